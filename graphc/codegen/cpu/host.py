@@ -1,0 +1,93 @@
+"""What the processor of this machine can do, and how LLVM text becomes object code for it.
+
+In: nothing, or an LLVM module.  Out: a `Host` record, or the bytes of an object file.  Needs llvmlite alone, so that a
+process that only loads cached programs never imports Numba.
+"""
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import llvmlite.binding as llvm
+
+
+@dataclass(frozen=True)
+class Host:
+    """The facts about a processor that decide how kernels are written."""
+
+    name: str
+    features: str               # flattened LLVM feature list, part of every cache key
+    vector_bytes: int           # 64, 32 or 16
+    vector_registers: int       # 32 or 16
+    has_fma: bool
+    has_rounding: bool          # floor, rint... are instructions; otherwise LLVM would call libm
+
+    def lanes(self, item_bytes):
+        """How many elements of `item_bytes` fill one register."""
+        return self.vector_bytes // item_bytes
+
+
+def describe(name, features, architecture):
+    """`Host` for a processor: its LLVM name, {feature: present}, and the first part of its triple."""
+    def has(feature):
+        return bool(features.get(feature))
+
+    flat = features.flatten() if hasattr(features, "flatten") else ",".join(
+        ("+" if present else "-") + feature for feature, present in sorted(features.items()))
+    if architecture in ("aarch64", "arm64"):
+        return Host(name, flat, 16, 32, True, True)
+    # Every form of 512-bit code that graphc emits (bytes, words, masks) needs BW, DQ and VL too.
+    if all(has(f) for f in ("avx512f", "avx512bw", "avx512dq", "avx512vl")):
+        return Host(name, flat, 64, 32, True, True)
+    if has("avx2") or has("avx"):
+        return Host(name, flat, 32, 16, has("fma"), True)
+    return Host(name, flat, 16, 16, has("fma"), has("sse4.1"))
+
+
+@functools.cache
+def host():
+    """The processor that this process runs on."""
+    architecture = llvm.get_default_triple().split("-")[0]
+    return describe(llvm.get_host_cpu_name(), llvm.get_host_cpu_features(), architecture)
+
+
+@functools.cache
+def _initialise():
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+
+
+def target_machine():
+    """LLVM's description of this processor, for position-independent code."""
+    _initialise()
+    return llvm.Target.from_default_triple().create_target_machine(
+        cpu=host().name, features=host().features, opt=3, reloc="pic", jit=True)
+
+
+def optimised_object(module):
+    """Object file for an LLVM module (text, llvmlite `ir.Module`, or parsed `ModuleRef`, which is changed in place)."""
+    _initialise()
+    if not isinstance(module, llvm.ModuleRef):
+        module = llvm.parse_assembly(str(module))
+    module.verify()
+    machine = target_machine()
+    module.triple = machine.triple
+    module.data_layout = str(machine.target_data)
+    passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
+    passes.getModulePassManager().run(module, passes)
+    return machine.emit_object(module)
+
+
+def load_object(code, names):
+    """Load object code into this process: (library, {name: address}).  The code lives as long as the library object.
+
+    Nothing of this process is offered to it, so a call of libm is an error here.  LLJIT reports an unresolved symbol or
+    a truncated object as an error, where MCJIT crashes at the first call.
+    """
+    _initialise()
+    jit = llvm.create_lljit_compiler()
+    builder = llvm.JITLibraryBuilder().add_object_img(code)
+    for name in names:
+        builder.export_symbol(name)
+    library = builder.link(jit, "graphc_objects_" + str(id(code)))
+    return library, {name: library[name] for name in names}

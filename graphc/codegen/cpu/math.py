@@ -1,0 +1,24 @@
+"""Vector math: the functions of f32 and f64 Vectors that a traced body may call.
+
+In: a Tracer.  Out: `functions(tracer)`.  All are right at zeros, denormal numbers, infinities and NaN, within 4 ulp
+over their whole range, and call no library.
+"""
+from functools import partial
+
+from graphc.codegen.cpu import math_exp_log as exp_log
+from graphc.codegen.cpu import math_special as special
+from graphc.codegen.cpu import math_trig as trig
+
+FUNCTIONS = {
+    **{f.__name__: f for f in (
+        exp_log.exp, exp_log.exp2, exp_log.expm1, exp_log.log, exp_log.log2, exp_log.log10, exp_log.log1p,
+        special.sigmoid, special.softplus, special.rsqrt, special.sinh, special.cosh, special.tanh, special.asinh,
+        special.acosh, special.atanh, special.erf, special.erfc,
+        trig.sin, trig.cos, trig.tan, trig.asin, trig.acos, trig.atan, trig.atan2)},
+    "pow": special.power,
+}
+
+
+def functions(t):
+    """{"exp": ..., ...} bound to a tracer."""
+    return {name: partial(function, t) for name, function in FUNCTIONS.items()}

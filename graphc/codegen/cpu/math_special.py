@@ -1,0 +1,196 @@
+"""Powers, hyperbolic functions, and what neural networks add: sigmoid, softplus, erf.
+
+In: a Tracer and Vectors.  Out: Vectors.  Some f32 functions that are never hot are computed in f64, which is shorter.
+"""
+from graphc.codegen.cpu import math_coefficients as c
+from graphc.codegen.cpu.math_exp_log import (
+    FORMATS,
+    INFINITY,
+    NAN,
+    exp,
+    expm1,
+    float_function,
+    half_exp,
+    in_double,
+    log,
+    log1p,
+    polynomial,
+    quick_two_sum,
+    scale,
+    small_to_float,
+    split_exp,
+    split_log,
+    table_of,
+    two_product,
+    two_sum,
+)
+from graphc.codegen.cpu.simd_core import F32, F64
+
+
+@float_function
+def sigmoid(t, x):
+    """1 / (1 + exp(-x)), from exp(-|x|), which never overflows."""
+    small = exp(t, -t.abs(x))
+    return t.select(x < 0, small, 1) / (1 + small)
+
+
+@float_function
+def softplus(t, x):
+    """log(1 + exp(x))."""
+    return t.maximum(x, 0) + log1p(t, exp(t, -t.abs(x)))
+
+
+@float_function
+def rsqrt(t, x):
+    return 1 / t.sqrt(x)
+
+
+# -- hyperbolic functions
+
+
+@float_function
+def sinh(t, x):
+    size = t.abs(x)
+    half = half_exp(t, size)
+    z = x * x
+    near = t.fma(x * z, polynomial(t, z, table_of("SINH", x.dtype)), x)
+    return t.select(size < 1, near, t.copysign(half - 0.25 / half, x))
+
+
+@float_function
+def cosh(t, x):
+    half = half_exp(t, t.abs(x))
+    return half + 0.25 / half
+
+
+@float_function
+def tanh(t, x):
+    """e / (e + 2) with e = exp(2 |x|) - 1."""
+    size = t.minimum(t.abs(x), 9.2 if x.dtype is F32 else 20.0)     # of more it is 1
+    grown = expm1(t, size + size)
+    return t.copysign(grown / (grown + 2), x)
+
+
+@float_function
+@in_double
+def asinh(t, x):
+    size = t.abs(x)
+    square = size * size
+    value = log1p(t, size + square / (1 + t.sqrt(1 + square)))
+    return t.copysign(t.select(size > 2.0**28, log_of_double(t, size), value), x)
+
+
+@float_function
+@in_double
+def acosh(t, x):
+    above = x - 1
+    value = log1p(t, above + t.sqrt(above + above + above * above))
+    return t.select(x > 2.0**28, log_of_double(t, x), value)
+
+
+def log_of_double(t, x):
+    """log(2 x), where 2 x may overflow."""
+    return log(t, x) + 0.6931471805599453
+
+
+@float_function
+@in_double
+def atanh(t, x):
+    size = t.abs(x)
+    return t.copysign(0.5 * log1p(t, (size + size) / (1 - size)), x)
+
+
+# -- error functions
+
+
+@float_function
+def erf(t, x):
+    size = t.abs(x)
+    z = x * x
+    near = t.fma(x, polynomial(t, z, table_of("ERF", x.dtype)), x)
+    if x.dtype is F32:
+        far = 1 - exp(t, polynomial(t, t.minimum(size, 4.0) - 0.875, c.LOG_ERFC_F32))
+    else:
+        far = 1 - erfc_of_positive(t, size)
+    return t.select(size < 0.9, near, t.copysign(far, x))
+
+
+@float_function
+@in_double
+def erfc(t, x):
+    size = t.abs(x)
+    near = 1 - t.fma(x, polynomial(t, x * x, c.ERF_F64), x)
+    far = erfc_of_positive(t, size)
+    return t.select(size < 0.5, near, t.select(x < 0, 2 - far, far))
+
+
+def erfc_of_positive(t, x):
+    """erfc(x) for f64 x >= 0.5: exp(-x**2) times a smooth function of (x - 4) / (x + 4)."""
+    x = t.minimum(x, 27.3)                                          # of more it is 0
+    smooth = polynomial(t, (x - 4) / (x + 4), c.ERFC_F64) / (1 + (x + x))
+    square, low = two_product(t, x, x)
+    p, n = split_exp(t, -square, -low)
+    return scale(t, p * smooth, n)
+
+
+# -- powers
+
+
+@float_function
+def power(t, x, y):
+    """x ** y with the special values of C and NumPy."""
+    if x.dtype is F32:
+        wide_x, wide_y = t.convert(x, F64), t.convert(y, F64)
+        size = exp(t, wide_y * log(t, t.abs(wide_x)))
+        return t.convert(power_specials(t, wide_x, wide_y, size), F32)
+    return power_specials(t, x, y, power_of_size(t, t.abs(x), y))
+
+
+def power_specials(t, x, y, size):
+    """x ** y, given |x| ** y where that needs no special care."""
+    whole = t.trunc(y) == y
+    odd = whole & (t.trunc(0.5 * y) != 0.5 * y)
+    value = t.select(odd & t.signbit(x), -size, size)
+    outside = (x < 0) & ~whole & (x != -INFINITY)
+    value = t.select(outside, NAN, value)
+    # Minus one to an infinite power is 1, as is one to anything and anything to zero, NaN included.
+    unit = (x == 1) | (y == 0) | ((x == -1) & t.isinf(y))
+    return t.select(unit, 1, value)
+
+
+def power_of_size(t, x, y):
+    """x ** y for f64 x >= 0: the logarithm needs about 65 bits, because y multiplies its error."""
+    high, low = log_in_two_parts(t, x)
+    high = t.select(x == 0, -INFINITY, t.select(t.isfinite(x), high, x))
+    product, lost = two_product(t, y, high)
+    f = FORMATS[F64]
+    inside = (product > f.smallest_exp) & (product < f.largest_exp)
+    lost = t.select(inside, t.fma(y, low, lost), 0)
+    clamped = t.minimum(t.maximum(product, f.smallest_exp), f.largest_exp)
+    return scale(t, *split_exp(t, clamped, lost))
+
+
+def log_in_two_parts(t, x):
+    """(high, low) of log(x): 2 s (1 + z (1/3 + z series(z))) + e log(2), with s = f / (2 + f) and z = s**2."""
+    exponent, f = split_log(t, x)
+    exponent = small_to_float(t, exponent, F64)
+    divisor, divisor_low = quick_two_sum(t.splat(2, F64), f)
+    s = f / divisor
+    product, product_low = two_product(t, s, divisor)
+    s_low = (((f - product) - product_low) - s * divisor_low) / divisor
+    z, z_low = two_product(t, s, s)
+    z_low = t.fma(s + s, s_low, z_low)
+    third, third_low = c.THIRD_F64
+    inner, inner_low = quick_two_sum(t.splat(third, F64), z * polynomial(t, z, c.ATANH_TAIL_F64))
+    inner_low = inner_low + third_low
+    # (z + z_low) (inner + inner_low), then times 2 (s + s_low)
+    scaled, scaled_low = two_product(t, z, inner)
+    scaled_low = scaled_low + t.fma(z, inner_low, z_low * inner)
+    double, double_low = s + s, s_low + s_low
+    cubic, cubic_low = two_product(t, double, scaled)
+    cubic_low = cubic_low + t.fma(double, scaled_low, double_low * scaled)
+    ln2_high, ln2_low = c.LN2_F64
+    first, first_low = two_sum(exponent * ln2_high, double)
+    second, second_low = two_sum(first, cubic)
+    low = ((cubic_low + double_low) + t.fma(exponent, ln2_low, first_low)) + second_low
+    return quick_two_sum(second, low)

@@ -1,0 +1,268 @@
+"""Dims: whole numbers, names, and exact expressions of names (`N`, `2*N+1`, `N*T`, `(N+1)//2`, `max(N-1,0)`).
+
+A dim is a Python int or a `Dim`: a polynomial with integer coefficients over atoms. An atom is a name or a call
+(`//`, `max`, `min`) of dims. Two dims with one value have one form wherever polynomial algebra can tell, so equality of
+dims is equality of objects. Names stand for sizes, so they are never negative.
+"""
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from functools import total_ordering
+
+
+@total_ordering
+class Dim:
+    """A size that is not a number. `terms` maps a monomial (sorted tuple of atoms) to its coefficient."""
+
+    __slots__ = ("terms", "_text")
+
+    def __init__(self, terms: Mapping[tuple, int]):
+        self.terms = tuple(sorted(((m, c) for m, c in terms.items() if c), key=lambda t: (-len(t[0]), str(t[0]))))
+        self._text = _polynomial_text(self.terms)
+
+    def __str__(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return f"Dim({self._text})"
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, Dim) and self._text == other._text
+
+    def __lt__(self, other) -> bool:
+        return str(self) < str(other)
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __add__(self, other):
+        total = dict(self.terms)
+        for monomial, coefficient in _terms(other):
+            total[monomial] = total.get(monomial, 0) + coefficient
+        return _reduced(total)
+
+    def __mul__(self, other):
+        product: dict[tuple, int] = {}
+        for m1, c1 in self.terms:
+            for m2, c2 in _terms(other):
+                monomial = tuple(sorted(m1 + m2, key=str))
+                product[monomial] = product.get(monomial, 0) + c1 * c2
+        return _reduced(product)
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def __neg__(self):
+        return self * -1
+
+    def __sub__(self, other):
+        return self + (-other)
+
+    def __rsub__(self, other):
+        return -self + other
+
+    def __floordiv__(self, other):
+        return floordiv(self, other)
+
+    def __rfloordiv__(self, other):
+        return floordiv(other, self)
+
+    def __int__(self):
+        raise TypeError(f"the size {self} is known only when the graph runs")
+
+    __index__ = __int__
+
+
+Size = int | Dim
+
+
+class Call:
+    """An atom that is no name: `floor` division, `max` or `min` of two dims."""
+
+    __slots__ = ("function", "arguments")
+
+    def __init__(self, function: str, *arguments: Size):
+        self.function, self.arguments = function, arguments
+
+    def __str__(self) -> str:
+        a, b = self.arguments
+        return f"({a})//({b})" if self.function == "//" else f"{self.function}({a},{b})"
+
+    def __eq__(self, other) -> bool:
+        return str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+
+def _terms(value):
+    return value.terms if isinstance(value, Dim) else (((), int(value)),)
+
+
+def _reduced(terms: Mapping[tuple, int]) -> Size:
+    live = {m: c for m, c in terms.items() if c}
+    if not live:
+        return 0
+    if set(live) == {()}:
+        return live[()]
+    return Dim(live)
+
+
+def _polynomial_text(terms) -> str:
+    parts = []
+    for monomial, coefficient in terms:
+        factors = [str(atom) for atom in monomial]
+        if abs(coefficient) != 1 or not factors:
+            factors.insert(0, str(abs(coefficient)))
+        parts.append(("-" if coefficient < 0 else "+") + "*".join(factors))
+    return "".join(parts).removeprefix("+")
+
+
+def name(text: str) -> Dim:
+    """The dim called `text`, which must be an identifier."""
+    if not text.isidentifier():
+        raise ValueError(f"{text!r} is not a name for a dim")
+    return Dim({(text,): 1})
+
+
+def _atom(function: str, *arguments: Size) -> Dim:
+    return Dim({(Call(function, *arguments),): 1})
+
+
+def floordiv(a: Size, b: Size) -> Size:
+    """Floor of a / b, exact: terms that b divides leave the division."""
+    if isinstance(a, int) and isinstance(b, int):
+        return a // b
+    if b == 1:
+        return a
+    divisor = _terms(b)
+    if len(divisor) != 1:
+        return 1 if a == b else _atom("//", a, b)
+    (monomial, coefficient), = divisor
+    whole: dict[tuple, int] = {}
+    rest: dict[tuple, int] = {}
+    for m, c in _terms(a):
+        quotient = _quotient(m, monomial)
+        if quotient is not None and c % coefficient == 0:
+            whole[quotient] = c // coefficient
+        else:
+            rest[m] = c
+    remainder = _reduced(rest)
+    if remainder == 0:
+        return _reduced(whole)
+    if isinstance(remainder, int) and isinstance(b, int):
+        return _reduced(whole) + remainder // b
+    return _reduced(whole) + _atom("//", remainder, b)
+
+
+def _quotient(monomial: tuple, divisor: tuple) -> tuple | None:
+    left = list(monomial)
+    for atom in divisor:
+        if atom not in left:
+            return None
+        left.remove(atom)
+    return tuple(left)
+
+
+def _sign(value: Size) -> int | None:
+    """1 when surely >= 0, -1 when surely <= 0, else None."""
+    coefficients = [c for _, c in _terms(value)]
+    if all(c >= 0 for c in coefficients):
+        return 1
+    return -1 if all(c <= 0 for c in coefficients) else None
+
+
+def maximum(a: Size, b: Size) -> Size:
+    """The larger of two dims."""
+    if isinstance(a, int) and isinstance(b, int):
+        return max(a, b)
+    sign = _sign(a - b)
+    return {1: a, -1: b}.get(sign) if sign else _atom("max", a, b)
+
+
+def minimum(a: Size, b: Size) -> Size:
+    """The smaller of two dims."""
+    if isinstance(a, int) and isinstance(b, int):
+        return min(a, b)
+    sign = _sign(a - b)
+    return {1: b, -1: a}.get(sign) if sign else _atom("min", a, b)
+
+
+def product(dims) -> Size:
+    """The product of dims; 1 for none."""
+    result: Size = 1
+    for dim in dims:
+        result = result * dim
+    return result
+
+
+def _mapped(value: Size, atom_value) -> Size:
+    """`value` with each atom replaced by `atom_value(atom)`."""
+    if isinstance(value, int):
+        return value
+    total: Size = 0
+    for monomial, coefficient in value.terms:
+        term: Size = coefficient
+        for atom in monomial:
+            term = term * atom_value(atom)
+        total = total + term
+    return total
+
+
+_CALLS = {"//": floordiv, "max": maximum, "min": minimum}
+
+
+def substitute(value: Size, env: Mapping[str, Size]) -> Size:
+    """`value` with names replaced as `env` says; a number when all are."""
+    def atom_value(atom):
+        if isinstance(atom, str):
+            return env.get(atom, None) if atom in env else name(atom)
+        return _CALLS[atom.function](*(substitute(a, env) for a in atom.arguments))
+    return _mapped(value, atom_value)
+
+
+def names(value: Size) -> tuple[str, ...]:
+    """The names in `value`, sorted."""
+    found: set[str] = set()
+
+    def visit(v):
+        for monomial, _ in _terms(v):
+            for atom in monomial:
+                if isinstance(atom, str):
+                    found.add(atom)
+                else:
+                    for argument in atom.arguments:
+                        visit(argument)
+    visit(value)
+    return tuple(sorted(found))
+
+
+def is_name(value: Size) -> bool:
+    """Whether `value` is a name alone."""
+    return isinstance(value, Dim) and str(value).isidentifier()
+
+
+def parse(text: str) -> Size:
+    """The dim that `text` spells. Raises ValueError."""
+    try:
+        return _from_ast(ast.parse(text.strip(), mode="eval").body)
+    except (SyntaxError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{text!r} is not a dim") from None
+
+
+_OPERATORS = {ast.Add: lambda a, b: a + b, ast.Sub: lambda a, b: a - b, ast.Mult: lambda a, b: a * b,
+              ast.FloorDiv: floordiv}
+
+
+def _from_ast(node) -> Size:
+    if isinstance(node, ast.Constant) and type(node.value) is int:
+        return node.value
+    if isinstance(node, ast.Name):
+        return name(node.id)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return -_from_ast(node.operand)
+    if isinstance(node, ast.BinOp):
+        return _OPERATORS[type(node.op)](_from_ast(node.left), _from_ast(node.right))
+    if isinstance(node, ast.Call):
+        return _CALLS[node.func.id](*(_from_ast(a) for a in node.args))
+    raise ValueError("not a dim")

@@ -1,0 +1,199 @@
+"""`ir.Graph`: a pure function of its inputs, which passes map to another one; and the ways to walk and rebuild it."""
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from graphc.errors import GraphError, Location, report
+from graphc.ir.dims import Size
+from graphc.ir.node import INPUT, Node, make
+from graphc.ir.op import Kind
+
+
+@dataclass(frozen=True)
+class Equation:
+    """Two dims that must be equal when the graph runs, and the user's line that says so."""
+
+    left: Size
+    right: Size
+    location: Location | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A function: `inputs` are input nodes, `outputs` any nodes that they reach. `equations` must hold on entry.
+
+    Before `resolve_state`, outputs may be operations with effects. After it, the graph is pure: a variable's state is an
+    input, and its new state is an output of kind EFFECT with the action "write".
+    """
+
+    name: str
+    inputs: tuple[Node, ...]
+    outputs: tuple[Node, ...]
+    equations: tuple[Equation, ...] = ()
+
+    def nodes(self) -> list[Node]:
+        """All nodes in an order in which inputs come first; the same order every time."""
+        return topological(self.outputs, first=self.inputs)
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, Graph) and equal(self, other)
+
+    __hash__ = object.__hash__
+
+    def __str__(self) -> str:
+        from graphc.ir.printer import print_graph
+        return print_graph(self)
+
+
+def topological(outputs: Iterable[Node], first: Iterable[Node] = ()) -> list[Node]:
+    """The nodes that `outputs` need, `first` ones first, each after its inputs and control inputs.
+
+    Iterative: a chain of a hundred thousand nodes is no problem. Raises GraphError for a cycle, naming it.
+    """
+    order: list[Node] = []
+    state: dict[Node, int] = {}  # 1: its inputs are being visited; 2: done
+    for root in itertools.chain(first, outputs):
+        stack = [root]
+        while stack:
+            node = stack[-1]
+            seen = state.get(node)
+            if seen == 2:
+                stack.pop()
+            elif seen == 1:
+                state[node] = 2
+                order.append(node)
+                stack.pop()
+            else:
+                state[node] = 1
+                for needed in reversed(node.inputs + node.control):
+                    if state.get(needed) == 1:
+                        path = [n for n in stack if state.get(n) == 1]
+                        cycle = [n.label for n in path[path.index(needed):]] + [needed.label]
+                        raise report(GraphError, f"the graph has a cycle: {' -> '.join(cycle)}")
+                    if needed not in state:
+                        stack.append(needed)
+    return order
+
+
+def rebuild(graph: Graph, replace: Callable[[Node, tuple[Node, ...], tuple[Node, ...]], Node | None]) -> Graph:
+    """A new graph: each node in order becomes `replace(node, new inputs, new control)`, or, when that gives None, the same
+    node on the new inputs. Nodes that do not change stay the same objects. Nodes that nothing needs any more vanish.
+    """
+    new: dict[Node, Node] = {}
+    for node in graph.nodes():
+        inputs = tuple(new[i] for i in node.inputs)
+        control = tuple(new[c] for c in node.control)
+        made = replace(node, inputs, control)
+        new[node] = with_inputs(node, inputs, control) if made is None else made
+    return Graph(graph.name, tuple(new[i] for i in graph.inputs), tuple(new[o] for o in graph.outputs), graph.equations)
+
+
+def with_inputs(node: Node, inputs: tuple[Node, ...], control: tuple[Node, ...] = ()) -> Node:
+    """`node` on other inputs: itself when they are the same."""
+    if inputs == node.inputs and control == node.control:
+        return node
+    return make(node.op, inputs, node.attrs, control=control, name=node.name, location=node.location)
+
+
+def substitute(graph: Graph, mapping: Mapping[Node, Node]) -> Graph:
+    """The graph with nodes replaced as `mapping` says."""
+    return rebuild(graph, lambda node, inputs, control: mapping.get(node))
+
+
+def named(graph: Graph) -> Graph:
+    """The graph with a name for every node: unnamed ones get the next free numbers. Names already given stay."""
+    order = graph.nodes()
+    taken: set[str] = set()
+    rename: dict[Node, str] = {}
+    for node in order:
+        if node.name and node.name not in taken:
+            taken.add(node.name)
+        else:
+            rename[node] = ""
+    if not rename:
+        return graph
+    numbers = (str(n) for n in itertools.count() if str(n) not in taken)
+    for node in rename:
+        rename[node] = next(numbers)
+
+    def renamed(node, inputs, control):
+        if node in rename or inputs != node.inputs or control != node.control:
+            return Node(node.op, inputs, node.attrs, node.type, control, rename.get(node, node.name), node.location)
+        return None
+    return rebuild(graph, renamed)
+
+
+def users(order: Iterable[Node]) -> dict[Node, list[Node]]:
+    """For each node the nodes that take it as an input, in order, without repeats."""
+    found: dict[Node, list[Node]] = {}
+    for node in order:
+        for needed in dict.fromkeys(node.inputs):
+            found.setdefault(needed, []).append(node)
+    return found
+
+
+def equal(a: Graph, b: Graph) -> bool:
+    """Whether two graphs are the same but for user lines: same ops, attributes, types, names and edges, in order."""
+    left, right = a.nodes(), b.nodes()
+    if a.name != b.name or len(left) != len(right) or a.equations != b.equations:
+        return False
+    place_a = {n: i for i, n in enumerate(left)}
+    place_b = {n: i for i, n in enumerate(right)}
+
+    def form(node, place):
+        return (node.op.name, node.name, node.type, tuple(place[i] for i in node.inputs),
+                tuple(place[c] for c in node.control), {k: v for k, v in node.attrs.items() if k != "variable"})
+    return (all(form(x, place_a) == form(y, place_b) for x, y in zip(left, right, strict=True))
+            and [place_a[o] for o in a.outputs] == [place_b[o] for o in b.outputs])
+
+
+def capture(name: str, fetches: Iterable[Node], feeds: Iterable[Node] = ()) -> Graph:
+    """The function from `feeds` (any tensors) and variables to `fetches`, cut out of the user's graph.
+
+    Fed tensors and placeholders become inputs. Variables' handles are inputs already. Raises nothing: a placeholder that is
+    needed and not fed becomes an input too, and the session checks that it was fed.
+    """
+    fed = set(feeds)
+    mapping: dict[Node, Node] = {}
+    inputs: list[Node] = []
+    reached = _reached(fetches, fed)
+    for node in reached:
+        if node in fed and node.op.kind is not Kind.INPUT:
+            made = Node(INPUT, (), {"type": node.type, "role": "feed", "variable": None}, node.type, name=node.name,
+                        location=node.location)
+            mapping[node] = made
+            inputs.append(made)
+        elif node.op.kind is Kind.INPUT:
+            inputs.append(node)
+    new: dict[Node, Node] = {}
+    for node in reached:
+        if node in mapping:
+            new[node] = mapping[node]
+        else:
+            new[node] = with_inputs(node, tuple(new[i] for i in node.inputs), tuple(new[c] for c in node.control))
+    order = {n: k for k, n in enumerate(feeds)}
+    names = {mapping.get(n, n): k for n, k in order.items()}
+    inputs.sort(key=lambda n: (n.attrs["role"] != "feed", names.get(n, len(names)), n.serial))
+    return Graph(name, tuple(inputs), tuple(new[f] for f in fetches))
+
+
+def _reached(fetches, fed) -> list[Node]:
+    """Nodes that fetches need, inputs first; the way stops at fed nodes."""
+    order: list[Node] = []
+    state: dict[Node, int] = {}
+    for root in fetches:
+        stack = [root]
+        while stack:
+            node = stack[-1]
+            if state.get(node) is None:
+                state[node] = 1
+                if node not in fed:
+                    stack.extend(n for n in reversed(node.inputs + node.control) if n not in state)
+            else:
+                stack.pop()
+                if state[node] == 1:
+                    state[node] = 2
+                    order.append(node)
+    return order

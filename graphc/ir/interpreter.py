@@ -1,0 +1,90 @@
+"""The interpreter: runs a graph by the ops' NumPy rules, one node at a time. It is right by being obvious: the oracle."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from graphc.errors import ShapeError, report
+from graphc.ir import dims
+from graphc.ir.dims import Dim
+from graphc.ir.graph import Graph
+from graphc.ir.node import Node
+from graphc.ir.op import Kind
+from graphc.ir.types import TensorType
+
+
+def interpret(graph: Graph, values: Sequence[np.ndarray], run: int = 0, env: Mapping[str, int] | None = None,
+              keep: dict[Node, object] | None = None) -> list:
+    """The values of the graph's outputs for the values of its inputs.
+
+    run   the run number, which random ops count.
+    env   sizes of named dims; bound from the inputs' shapes when not given.
+    keep  a dict that receives the value of every node.
+    """
+    env = dict(env) if env is not None else bind_dims(graph.inputs, [np.shape(v) for v in values])
+    value: dict[Node, object] = {} if keep is None else keep
+    for node, given in zip(graph.inputs, values, strict=True):
+        value[node] = np.asarray(given)
+    with np.errstate(all="ignore"):
+        for node in graph.nodes():
+            if node.op.kind is not Kind.INPUT:
+                value[node] = evaluate(node, [value[i] for i in node.inputs], run, env)
+    return [value[o] for o in graph.outputs]
+
+
+def evaluate(node: Node, inputs: Sequence, run: int = 0, env: Mapping[str, int] | None = None):
+    """The value of one node for the values of its inputs, of exactly the node's dtype."""
+    attrs = {k: _concrete(v, env or {}) for k, v in node.attrs.items()}
+    if node.op.kind is Kind.REGION:
+        outputs = tuple(interpret(attrs["body"], inputs, run, env))
+        return outputs if isinstance(node.type, tuple) else outputs[0]
+    extra = {"run": run} if "run" in node.op.context else {}
+    if "type" in node.op.context:
+        extra["type"] = node.type.substitute(env or {})
+    found = node.op.numpy(*inputs, **attrs, **extra)
+    if isinstance(node.type, tuple):
+        return tuple(_typed(f, t) for f, t in zip(found, node.type, strict=True))
+    return _typed(found, node.type)
+
+
+def _typed(value, type_: TensorType) -> np.ndarray:
+    array = np.asarray(value)
+    return array if array.dtype == type_.dtype.numpy else array.astype(type_.dtype.numpy)
+
+
+def _concrete(value, env):
+    if isinstance(value, Dim):
+        return dims.substitute(value, env)
+    if isinstance(value, tuple):
+        return tuple(_concrete(v, env) for v in value)
+    return value
+
+
+def bind_dims(inputs: Sequence[Node], shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
+    """Sizes of the named dims from the inputs' shapes.
+
+    A dim that is a name binds it; other dims are checked once all names are bound. Raises ShapeError naming the inputs.
+    """
+    env: dict[str, int] = {}
+    source: dict[str, Node] = {}
+    for node, shape in zip(inputs, shapes, strict=True):
+        if len(shape) != node.type.rank:
+            raise _mismatch(node, shape)
+        for dim, size in zip(node.type.shape, shape, strict=True):
+            if dims.is_name(dim) and str(dim) not in env:
+                env[str(dim)] = size
+                source[str(dim)] = node
+    for node, shape in zip(inputs, shapes, strict=True):
+        for dim, size in zip(node.type.shape, shape, strict=True):
+            if dims.substitute(dim, env) != size:
+                others = [source[n] for n in dims.names(dim) if n in source and source[n] is not node]
+                raise _mismatch(node, shape, others, f"{dim} = {dims.substitute(dim, env)} != {size}")
+    return env
+
+
+def _mismatch(node: Node, shape, others=(), rule: str = ""):
+    operands = [("fed", node.describe())] + [("with", n.describe()) for n in others]
+    expected = ", ".join(str(d) for d in node.type.shape)
+    return report(ShapeError, f"the value of shape {tuple(shape)} does not fit {node.label} of shape ({expected})",
+                  operands, rule)

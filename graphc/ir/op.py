@@ -1,0 +1,246 @@
+"""The op record: one block of data that says all there is to know about an op.
+
+Passes, the emitters and the runtime ask for an op's `kind` and its `rule` (the payload of that kind), never for its name.
+"""
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+class Kind(enum.Enum):
+    """What an op is to the compiler. `rule` holds the class named here."""
+
+    INPUT = "input"              # a parameter of the graph: a feed or a variable's state
+    CONSTANT = "constant"
+    ELEMENTWISE = "elementwise"  # Elementwise: one scalar expression for each element; operands broadcast
+    INDEX = "index"              # Index: the value is a coordinate or a size, no memory is read
+    RANDOM = "random"            # Random: a function of the element's number, the seeds and the run number
+    REDUCE = "reduce"            # Reduce: combines elements along `axes`
+    MOVE = "move"                # Move: each result element is one input element, found by an affine index map
+    VIEW = "view"                # the same bytes in another shape
+    ASSEMBLE = "assemble"        # Assemble: inputs copied into parts of a filled result
+    GATHER = "gather"            # Gather: elements picked by an index tensor
+    SCATTER = "scatter"          # Scatter: rows added into a zero result at the places an index tensor says
+    CONTRACT = "contract"        # Contract: a sum of products, as an einsum of two operands
+    EFFECT = "effect"            # Effect: reads or writes a variable
+    STRUCTURE = "structure"      # result, group, no_op: no arithmetic
+    GRAD = "grad"                # a symbolic gradient, replaced by `differentiate`
+    REGION = "region"            # a fused region: a node that holds a graph
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """`scalar` is the expression; `{x}` stands for input x, `{name}` for attribute name.
+
+    `fails`, when given, is the condition under which an element is an error; `message` says which, and `culprit` names
+    the input whose value is reported.
+    """
+
+    scalar: str
+    fails: str = ""
+    message: str = ""
+    culprit: str = ""
+    cost: int = 1  # about how many vector instructions an element costs: 1 for add, 10 for exp, 30 for pow
+
+
+@dataclass(frozen=True)
+class Index:
+    """`value(type, attrs)` gives (offset, strides over the result's axes): the value is offset + sum(stride * coordinate)."""
+
+    value: Callable[[Any, Mapping], tuple]
+
+
+@dataclass(frozen=True)
+class Random:
+    """`scalar` as in Elementwise, with `{index}` the element's number, `{run}` the run number and the seeds' attributes."""
+
+    scalar: str
+
+
+@dataclass(frozen=True)
+class Reduce:
+    """`combine` joins `{acc}` and `{x}`; `horizontal` names the function that joins the lanes of a vector.
+
+    `init(dtype)` is the neutral element. `arg` is "min" or "max" when the result is the position, not the value.
+    """
+
+    combine: str
+    horizontal: str
+    init: Callable[[Any], Any]
+    arg: str = ""
+
+
+@dataclass(frozen=True)
+class IndexMap:
+    """Where an element comes from: input coordinate a = offsets[a] + steps[a] * result coordinate axes[a] (None: no axis)."""
+
+    axes: tuple[int | None, ...]
+    steps: tuple[int, ...]
+    offsets: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Move:
+    """`access(input type, result type, attrs)` gives the IndexMap of the result."""
+
+    access: Callable[[Any, Any, Mapping], IndexMap]
+
+
+@dataclass(frozen=True)
+class Assemble:
+    """`parts(input types, result type, attrs)` gives one IndexMap per input: where in the RESULT its element (c0, c1, ...)
+    goes: result coordinate a = offsets[a] + steps[a] * input coordinate axes[a]. `fill(attrs)` is the value of the rest, or
+    None when the parts cover the result.
+    """
+
+    parts: Callable[[tuple, Any, Mapping], tuple]
+    fill: Callable[[Mapping], Any]
+
+
+@dataclass(frozen=True)
+class Gather:
+    """Inputs (params, indices): result[o, i, r] = params[o, indices[i], r] where `axis(attrs)` splits o from r."""
+
+    axis: Callable[[Mapping], int]
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Inputs (indices, updates): result[o, indices[i], r] += updates[o, i, r], in the order of i."""
+
+    axis: Callable[[Mapping], int]
+
+
+@dataclass(frozen=True)
+class Contract:
+    """`labels(input types, attrs)` gives the axes' labels (a, b, result): label strings or tuples of hashables.
+
+    A label missing in the result is summed. A size-1 axis that broadcasts has the label None.
+    """
+
+    labels: Callable[[tuple, Mapping], tuple]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """`action`: "read", "assign", "add" or "sub". The first input is the variable, the second the value."""
+
+    action: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Inputs (specifications from graphc.ir.samples) and attributes on which the generic tests run an op."""
+
+    inputs: tuple
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+
+REQUIRED = object()
+
+
+@dataclass(frozen=True, eq=False)
+class Op:
+    """An op. See DESIGN 3 and docs/ops.md for how to write one.
+
+    inputs  names of the inputs, separated by spaces; the last may be `*name` (any number).
+    attrs   name -> default, or REQUIRED.
+    infer   (*input types, **attrs) -> type or tuple of types; raises RuleError.
+    numpy   (*arrays, **attrs) -> array or tuple of arrays: the meaning of the op, and the oracle of all tests.
+    grad    (dy, y, *inputs, **attrs) -> one gradient per input (a tensor, or None), written with the same operators as
+            users write, or a sentence that says why there is none. Never sums over broadcast axes: the driver does.
+    nondiff inputs that no gradient flows to.
+    context extra keywords that the interpreter passes to `numpy`: "run" (the run number).
+    """
+
+    name: str
+    kind: Kind
+    inputs: tuple[str, ...]
+    infer: Callable
+    numpy: Callable
+    grad: Callable | str
+    doc: str
+    rule: Any = None
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    nondiff: tuple[str, ...] = ()
+    samples: tuple[Sample, ...] = ()
+    errors: tuple[tuple[Sample, str], ...] = ()
+    context: tuple[str, ...] = ()
+    fetchable: bool = True
+
+    def __post_init__(self):
+        for name in ("name", "infer", "numpy", "grad", "doc"):
+            if not getattr(self, name):
+                raise ValueError(f"op {self.name!r} lacks the field {name!r}: every op needs one to be compiled and trained")
+        if self.name in OPS:
+            raise ValueError(f"the op {self.name!r} exists already; choose another name")
+        OPS[self.name] = self
+
+    @property
+    def variadic(self) -> bool:
+        return bool(self.inputs) and self.inputs[-1].startswith("*")
+
+    def input_name(self, position: int) -> str:
+        """The name of the input at `position`, for messages and for `nondiff`."""
+        if self.variadic and position >= len(self.inputs) - 1:
+            return self.inputs[-1][1:]
+        return self.inputs[position]
+
+    def full_attrs(self, attrs: Mapping[str, Any]) -> dict[str, Any]:
+        """`attrs` with defaults filled in; TypeError for unknown and missing ones."""
+        unknown = [a for a in attrs if a not in self.attrs]
+        missing = [a for a, default in self.attrs.items() if default is REQUIRED and a not in attrs]
+        if unknown or missing:
+            raise TypeError(f"{self.name}() has the attributes {', '.join(self.attrs) or 'none'}; "
+                            + (f"unknown: {', '.join(unknown)}" if unknown else f"missing: {', '.join(missing)}"))
+        return {name: attrs.get(name, default) for name, default in self.attrs.items()}
+
+    def differentiable(self, position: int) -> bool:
+        """Whether a gradient can flow to the input at `position`."""
+        return callable(self.grad) and self.input_name(position) not in self.nondiff
+
+    def __call__(self, *inputs, name: str | None = None, **attrs):
+        from graphc.ir.node import apply
+        return apply(self, inputs, attrs, name=name)
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+
+OPS: dict[str, Op] = {}
+
+
+class Array:
+    """A constant's value: a read-only array that compares and hashes by content."""
+
+    __slots__ = ("value", "_key")
+
+    def __init__(self, value: np.ndarray):
+        value = np.array(value, order="C")
+        value.flags.writeable = False
+        self.value = value
+        self._key: tuple | None = None
+
+    @property
+    def key(self) -> tuple:
+        """Content as a hashable: dtype, shape, bytes."""
+        if self._key is None:
+            self._key = (self.value.dtype.str, self.value.shape, self.value.tobytes())
+        return self._key
+
+    @property
+    def digest(self) -> str:
+        """A short hash of the content."""
+        import hashlib
+        return hashlib.sha256(repr(self.key[:2]).encode() + self.key[2]).hexdigest()[:16]
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, Array) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)

@@ -1,0 +1,84 @@
+"""Gather and scatter: elements picked, and added up, by an index tensor."""
+from __future__ import annotations
+
+import numpy as np
+
+from graphc.errors import DTypeError, RuleError, RunError
+from graphc.ir.op import REQUIRED, Gather, Kind, Op, Scatter
+from graphc.ir.types import TensorType, same_dim
+from graphc.ops.define import as_samples, common_dtype, sample
+from graphc.ops.samples import integer, real
+
+
+def _check_indices(indices: TensorType) -> None:
+    if indices.dtype.short not in ("i32", "i64"):
+        raise RuleError("indices must be int32 or int64", f"they are {indices.dtype.name}", DTypeError)
+
+
+def _check_range(what: str, indices: np.ndarray, rows: int) -> None:
+    """Raise RunError, naming the first index that is not in [0, rows)."""
+    wrong = (indices < 0) | (indices >= rows)
+    if wrong.any():
+        at = tuple(int(k) for k in np.argwhere(wrong)[0])
+        place = ", ".join(map(str, at))
+        raise RunError(f"{what}: indices[{place}] = {indices[at]} is not in [0, {rows})")
+
+
+def _gather_type(params, indices, *, axis):
+    _check_indices(indices)
+    if not 0 <= axis < params.rank:
+        raise RuleError("axis out of range", f"axis {axis} of rank {params.rank}")
+    return params.with_shape((*params.shape[:axis], *indices.shape, *params.shape[axis + 1:]))
+
+
+def _gather_numpy(params, indices, *, axis):
+    _check_range("gather", indices, params.shape[axis])
+    return np.take(params, indices, axis)
+
+
+gather_rows = Op(
+    "gather", Kind.GATHER, ("params", "indices"), attrs={"axis": 0},
+    doc="params[..., indices, ...] along `axis`: the axes of indices take its place. An index out of range, a negative one "
+        "included, is a run-time error.",
+    infer=_gather_type, rule=Gather(lambda attrs: attrs["axis"]), numpy=_gather_numpy, nondiff=("indices",),
+    grad=lambda dy, y, params, indices, *, axis: [scatter_sum(indices, dy, axis=axis, rows=params.type.shape[axis]), None],
+    samples=as_samples([sample(real(5, 3), integer(4, low=0, high=5)), sample(real(2, 5, 3), integer(2, 2, low=0, high=5), axis=1),
+                        sample(real(5), integer(low=0, high=5)), sample(real(5, 3), integer(0, low=0, high=5)),
+                        sample(real(4, 3), integer(6, low=0, high=3, dtype="int32"), axis=1)]),
+    errors=((sample(real(5, 3), real(4)), "indices must be int32 or int64"), (sample(real(), integer(4)), "axis out of range"),
+            (sample(real(5, 3), integer(4, low=5, high=6)), "indices[0] = 5 is not in [0, 5)"),
+            (sample(real(5, 3), integer(4, low=-1, high=0)), "indices[0] = -1 is not in [0, 5)")),
+)
+
+
+def _scatter_type(indices, updates, *, axis, rows):
+    _check_indices(indices)
+    common_dtype([updates], ["updates"], "number")
+    if not 0 <= axis <= updates.rank - indices.rank:
+        raise RuleError("axis out of range", f"axis {axis} of rank {updates.rank - indices.rank + 1}")
+    for k, size in enumerate(indices.shape):
+        same_dim(size, updates.shape[axis + k], "updates do not fit the indices")
+    return updates.with_shape((*updates.shape[:axis], rows, *updates.shape[axis + indices.rank:]))
+
+
+def _scatter_numpy(indices, updates, *, axis, rows):
+    _check_range("scatter_sum", indices, rows)
+    outer, inner = updates.shape[:axis], updates.shape[axis + indices.ndim:]
+    y = np.zeros((*outer, rows, *inner), updates.dtype)
+    flat = updates.reshape(*outer, indices.size, *inner)
+    np.add.at(y, (*[slice(None)] * axis, indices.ravel()), flat)  # adds in the order of the indices
+    return y
+
+
+scatter_sum = Op(
+    "scatter_sum", Kind.SCATTER, ("indices", "updates"), attrs={"axis": 0, "rows": REQUIRED},
+    doc="Zeros with `rows` rows along `axis`, to which each update is added at its index; duplicates sum in order of appearance. "
+        "The gradient of gather.",
+    infer=_scatter_type, rule=Scatter(lambda attrs: attrs["axis"]), numpy=_scatter_numpy, nondiff=("indices",),
+    grad=lambda dy, y, indices, updates, *, axis, rows: [None, gather_rows(dy, indices, axis=axis)],
+    samples=as_samples([sample(integer(4, low=0, high=5), real(4, 3), rows=5), sample(integer(6, low=0, high=2), real(6), rows=2),
+                        sample(integer(2, 2, low=0, high=3), real(2, 2, 2, 3), axis=1, rows=3),
+                        sample(integer(low=0, high=2), real(3), rows=2), sample(integer(0, low=0, high=5), real(0, 3), rows=5)]),
+    errors=((sample(integer(4, low=0, high=5), real(3, 3), rows=5), "do not fit the indices"),
+            (sample(integer(2, low=5, high=6), real(2), rows=5), "indices[0] = 5 is not in [0, 5)")),
+)

@@ -1,0 +1,54 @@
+"""Specifications of random inputs, from which the generic tests make arrays."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Values:
+    """Random values of a shape: `kind` "real" in [low, high), "integer" in [low, high), or "boolean".
+
+    `dtype` None lets the test choose among the dtypes that the op accepts. `distinct` forbids ties. `named` axes may be
+    replaced by named dims in tests (default: the first).
+    """
+
+    shape: tuple[int, ...]
+    kind: str = "real"
+    low: float = -2.0
+    high: float = 2.0
+    dtype: str | None = None
+    distinct: bool = False
+
+    def array(self, rng: np.random.Generator, dtype: str | None = None) -> np.ndarray:
+        """An array as specified, of `dtype` when the specification leaves it open (default float64, int64)."""
+        if self.kind == "boolean":
+            return rng.integers(0, 2, self.shape).astype(bool)
+        if self.kind == "integer":
+            return rng.integers(int(self.low), int(self.high), self.shape).astype(self.dtype or dtype or "int64")
+        values = rng.uniform(self.low, self.high, self.shape)
+        if self.distinct and values.size:
+            ranks = np.argsort(np.argsort(values.ravel())).reshape(self.shape)
+            values = self.low + (ranks + 0.5) * (self.high - self.low) / values.size
+        return np.asarray(values, dtype=self.dtype or dtype or "float64")
+
+
+def real(*shape: int, low: float = -2.0, high: float = 2.0, distinct: bool = False, dtype: str | None = None) -> Values:
+    """Real numbers in [low, high)."""
+    return Values(shape, "real", low, high, dtype, distinct)
+
+
+def positive(*shape: int) -> Values:
+    """Real numbers in [0.1, 3)."""
+    return Values(shape, "real", 0.1, 3.0)
+
+
+def integer(*shape: int, low: int = -5, high: int = 6, dtype: str | None = None) -> Values:
+    """Whole numbers in [low, high)."""
+    return Values(shape, "integer", low, high, dtype)
+
+
+def boolean(*shape: int) -> Values:
+    """True and False."""
+    return Values(shape, "boolean", dtype="bool")

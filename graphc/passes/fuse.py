@@ -1,0 +1,326 @@
+"""Fusion: puts nodes that one loop nest can compute into one region.
+
+Nodes start alone. Going through the graph in order, each node joins the groups that make its inputs, as long as the joined
+set is a region (`regions.analyse` decides), makes no cycle, and pays. Views and moves cost nothing inside a region: they
+become index maps of its loads, so every region takes a copy of those that it needs.
+"""
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+
+from graphc.config import options
+from graphc.ir.graph import Graph, users
+from graphc.ir.node import INPUT, RESULT, Node, make
+from graphc.ir.op import Array, Kind, Op
+from graphc.ir.types import TensorType
+from graphc.passes.manager import graph_pass
+from graphc.passes.regions import COMPUTED, MOVEMENT, NotARegion, Region, analyse, source_of
+
+MAX_NODES = 64      # computed nodes in one region: keeps compile time and register pressure sane
+MAX_STREAMS = 2     # arrays that an epilogue may stream beside the tile or the reduction before it is a loop of its own
+
+
+def _region_type(*types, body):
+    found = tuple(o.type for o in body.outputs)
+    return found if len(found) > 1 else found[0]
+
+
+def _no_rule(*_, **__):
+    raise AssertionError("the interpreter runs the body")
+
+
+FUSED = Op("fused", Kind.REGION, ("*inputs",), attrs={"body": None}, infer=_region_type, numpy=_no_rule,
+           grad="fusion comes after differentiation", doc="A region: nodes that one kernel computes.")
+
+
+@graph_pass(needs=["pure"], gives=["fused"])
+def fuse(graph: Graph) -> Graph:
+    """Replace what must be computed by regions; inputs, constants, views and results of regions stay as they are."""
+    return _Fuser(graph).run()
+
+
+class _Group:
+    """Nodes that will be one region. `anchor` is its contraction, if it has one."""
+
+    def __init__(self, node: Node):
+        self.nodes = {node}
+        self.anchor = node if node.op.kind is Kind.CONTRACT else None
+        self.can_grow = node.op.kind in COMPUTED or self.anchor is not None
+
+
+class _Fuser:
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self.order = graph.nodes()
+        self.place = {n: k for k, n in enumerate(self.order)}
+        self.users = users(self.order)
+        self.outputs = set(graph.outputs)
+        self.group: dict[Node, _Group] = {}
+
+    def run(self) -> Graph:
+        for node in self.order:
+            if _needs_kernel(node):
+                self.group[node] = _Group(node)
+        for node in self.order:
+            if node.op.kind in COMPUTED:
+                self.join_producers(node)
+        self.join_siblings()
+        self.add_copies()
+        return self.build()
+
+    # grouping ----------------------------------------------------------------------------------------------------------
+
+    def join_producers(self, node: Node) -> None:
+        for source in sorted(dict.fromkeys(node.inputs), key=lambda n: -self.place[n]):
+            root = source
+            while root.op.kind in MOVEMENT:
+                root = root.inputs[0]
+            if root in self.group and self.group[root] is not self.group[node]:
+                self.try_join(self.group[root], self.group[node])
+
+    def join_siblings(self) -> None:
+        """Groups that read the same full-size input can share its loads."""
+        for node in self.order:
+            found = list(dict.fromkeys(self.group[u] for u in self.users.get(node, ()) if u in self.group))
+            if isinstance(node.type, TensorType) and node.type.rank:
+                for second in found[1:]:
+                    if second is not found[0] and all(g.anchor is None for g in (found[0], second)):
+                        self.try_join(found[0], second)
+
+    def try_join(self, first: _Group, second: _Group) -> None:
+        why = self.obstacle(first, second)
+        if why is None:
+            first.nodes |= second.nodes
+            first.anchor = first.anchor or second.anchor
+            for node in second.nodes:
+                self.group[node] = first
+        elif "fuse" in options.explain:
+            print(f"graphc: fuse: {_label(first)} and {_label(second)} stay apart: {why}", file=sys.stderr)
+
+    def obstacle(self, first: _Group, second: _Group) -> str | None:
+        """Why two groups cannot be one region; None when they can."""
+        if not (first.can_grow and second.can_grow):
+            return "one of them is a kernel of its own"
+        if first.anchor and second.anchor:
+            return "two contractions"
+        if second.anchor is not None:
+            return "a contraction computes nothing before its operands"
+        nodes = first.nodes | second.nodes
+        if sum(n.op.kind in COMPUTED for n in nodes) > MAX_NODES:
+            return f"more than {MAX_NODES} nodes"
+        try:
+            region = self.region(nodes, first.anchor)
+        except NotARegion as e:
+            return str(e)
+        if self.has_way_outside(nodes):
+            return "a value would have to leave the region and come back"
+        return self.cost_obstacle(first, second, region)
+
+    def cost_obstacle(self, first: _Group, second: _Group, region: Region) -> str | None:
+        if first.anchor and region.reduced:
+            return "a reduction of a contraction"
+        if first.anchor or region.reduced and all(region.is_row(n) for n in second.nodes):
+            size = first.anchor.type.rank if first.anchor else len(region.parallel)
+            streams = sum(1 for load in region.loads
+                          if load not in nodes_and_inputs(first.nodes) and _spans(region, load) >= max(size, 1))
+            if streams > MAX_STREAMS:
+                return f"its epilogue streams {streams} more arrays"
+        if not first.anchor and not region.reduced and len(region.sizes) > 1:
+            return None
+        return None
+
+    def region(self, nodes: Iterable[Node], anchor: Node | None) -> Region:
+        members = self.with_movement(nodes)
+        return analyse(sorted(members, key=self.place.__getitem__), members, self.region_outputs(nodes), anchor)
+
+    def with_movement(self, nodes: Iterable[Node]) -> set[Node]:
+        """`nodes` and the views and moves before them, as far back as loads can be composed."""
+        members = set(nodes)
+        for node in list(members):
+            for source in node.inputs:
+                chain = [source]
+                while chain[-1].op.kind in MOVEMENT:
+                    chain.append(chain[-1].inputs[0])
+                root = chain.pop()
+                if root in members and root.op.kind in COMPUTED | {Kind.CONTRACT}:
+                    members.update(chain)
+                    continue
+                while chain:  # the longest part, from the consumer's side, whose index map composes
+                    try:
+                        source_of(source, set(chain).__contains__)
+                        break
+                    except NotARegion:
+                        chain.pop()
+                members.update(chain)
+        return members
+
+    def region_outputs(self, nodes: Iterable[Node]) -> list[Node]:
+        """Computed nodes that something outside takes, through views and moves too."""
+        inside = set(nodes)
+        found = []
+        for node in sorted(inside, key=self.place.__getitem__):
+            if node in self.outputs or any(u not in inside and not self.only_feeds(u, inside)
+                                           for u in self.users.get(node, ())):
+                found.append(node)
+        return found
+
+    def only_feeds(self, node: Node, inside: set[Node]) -> bool:
+        """Whether a view or move is used by nothing but `inside`."""
+        return node.op.kind in MOVEMENT and node not in self.outputs and all(
+            u in inside or self.only_feeds(u, inside) for u in self.users.get(node, ()))
+
+    def has_way_outside(self, nodes: set[Node]) -> bool:
+        """Whether a path leaves `nodes` and returns: joined, they would depend on themselves."""
+        last = max(self.place[n] for n in nodes)
+        stack = [u for n in nodes for u in self.users.get(n, ()) if u not in nodes]
+        seen: set[Node] = set()
+        while stack:
+            node = stack.pop()
+            if node in seen or self.place[node] > last and not self.group_reaches(node, last):
+                continue
+            seen.add(node)
+            following = set(self.group[node].nodes) if node in self.group else {node}
+            for member in following:
+                for user in self.users.get(member, ()):
+                    if user in nodes:
+                        if not (member.op.kind in MOVEMENT and self.is_inner_movement(member, nodes)):
+                            return True
+                    elif user not in seen:
+                        stack.append(user)
+        return False
+
+    def group_reaches(self, node: Node, last: int) -> bool:
+        """Whether a node's group has a member early enough to lead back."""
+        return node in self.group and any(self.place[n] <= last for n in self.group[node].nodes)
+
+    def is_inner_movement(self, node: Node, nodes: set[Node]) -> bool:
+        while node.op.kind in MOVEMENT:
+            node = node.inputs[0]
+        return node in nodes
+
+    # building ----------------------------------------------------------------------------------------------------------
+
+    def add_copies(self) -> None:
+        """Moves that no region absorbs need a kernel of their own: their result must lie in memory."""
+        needed: set[Node] = set()
+        absorbed = {id(g): self.with_movement(g.nodes) for g in self.group.values()}
+        for node in reversed(self.order):
+            if node.op.kind not in MOVEMENT:
+                continue
+            wanted = node in self.outputs
+            for user in self.users.get(node, ()):
+                if user in self.group:
+                    wanted |= node not in absorbed[id(self.group[user])]
+                elif user.op.kind in MOVEMENT:
+                    inside_all = all(node in absorbed[id(g)] for g in self.groups_behind(user))
+                    wanted |= user in needed and user.op.kind is Kind.VIEW or not inside_all
+                else:
+                    wanted = True
+            if wanted:
+                needed.add(node)
+        for node in self.order:
+            if node in needed and node.op.kind is Kind.MOVE:
+                self.group[node] = _Group(node)
+
+    def groups_behind(self, node: Node) -> list[_Group]:
+        """The groups that a movement node finally feeds."""
+        found: list[_Group] = []
+        for user in self.users.get(node, ()):
+            if user in self.group:
+                found.append(self.group[user])
+            elif user.op.kind in MOVEMENT:
+                found += self.groups_behind(user)
+        return found
+
+    def build(self) -> Graph:
+        new: dict[Node, Node] = {}
+        built: set[int] = set()
+        last = {id(g): max(self.place[n] for n in g.nodes) for g in self.group.values()}
+        stack = [*reversed(self.graph.outputs)]
+        for node in self.graph.inputs:
+            new[node] = node
+        while stack:
+            node = stack[-1]
+            if node in new:
+                stack.pop()
+                continue
+            group = self.group.get(node)
+            needed = self.region_inputs(group) if group else node.inputs
+            missing = [i for i in needed if i not in new]
+            if missing:
+                stack.extend(missing)
+                continue
+            stack.pop()
+            if group is None:
+                new[node] = self.plain(node, new)
+            elif id(group) not in built:
+                built.add(id(group))
+                self.make_region(group, new)
+        del last
+        return Graph(self.graph.name, self.graph.inputs, tuple(new[o] for o in self.graph.outputs), self.graph.equations)
+
+    def plain(self, node: Node, new: dict[Node, Node]) -> Node:
+        inputs = tuple(new[i] for i in node.inputs)
+        return node if inputs == node.inputs else make(node.op, inputs, node.attrs, name=node.name, location=node.location)
+
+    def region_inputs(self, group: _Group) -> list[Node]:
+        members = self.with_movement(group.nodes) if group.can_grow or _is_move(group) else set(group.nodes)
+        found = {i: None for n in sorted(members, key=self.place.__getitem__) for i in n.inputs
+                 if i not in members and not is_literal(i)}
+        return list(found)
+
+    def make_region(self, group: _Group, new: dict[Node, Node]) -> None:
+        members = self.with_movement(group.nodes) if group.can_grow or _is_move(group) else set(group.nodes)
+        inputs = self.region_inputs(group)
+        outputs = self.region_outputs(group.nodes)
+        inner: dict[Node, Node] = {}
+        for k, node in enumerate(inputs):
+            inner[node] = Node(INPUT, (), {"type": node.type, "role": "feed", "variable": None}, node.type, name=f"p{k}",
+                               location=node.location)
+        for node in sorted(members, key=self.place.__getitem__):
+            for i in node.inputs:
+                if i not in inner and is_literal(i):
+                    inner[i] = i
+            inner[node] = make(node.op, tuple(inner[i] for i in node.inputs), node.attrs, name=node.name,
+                               location=node.location)
+        body = Graph(region_name(sorted(members, key=self.place.__getitem__)), tuple(inner[n] for n in inputs),
+                     tuple(inner[o] for o in outputs))
+        main = outputs[-1]
+        region = make(FUSED, tuple(new[i] for i in inputs), {"body": body}, location=main.location,
+                      name=main.name if len(outputs) == 1 else "")
+        for k, output in enumerate(outputs):
+            new[output] = region if len(outputs) == 1 else \
+                make(RESULT, (region,), {"index": k}, name=output.name, location=output.location)
+
+
+def nodes_and_inputs(nodes: Iterable[Node]) -> set[Node]:
+    """The nodes and what they take."""
+    return {i for n in nodes for i in (n, *n.inputs)}
+
+
+def _spans(region: Region, load: Node) -> int:
+    return len(region.axes(load)) if load in region.placement else 0
+
+
+def _is_move(group: _Group) -> bool:
+    return any(n.op.kind is Kind.MOVE for n in group.nodes)
+
+
+def _needs_kernel(node: Node) -> bool:
+    return node.op.kind in COMPUTED | {Kind.CONTRACT, Kind.ASSEMBLE, Kind.SCATTER}
+
+
+def is_literal(node: Node) -> bool:
+    """Whether a constant is one number, which kernels hold as a literal."""
+    return node.op.kind is Kind.CONSTANT and isinstance(node.attrs["value"], Array) and node.attrs["value"].value.size == 1
+
+
+def region_name(nodes: list[Node]) -> str:
+    """A name that tells what a region does: its ops, without repeats."""
+    words = list(dict.fromkeys(n.op.name for n in nodes if n.op.kind not in MOVEMENT)) or [nodes[-1].op.name]
+    return "_".join(words[:5]) + ("_etc" if len(words) > 5 else "")
+
+
+def _label(group: _Group) -> str:
+    return min(group.nodes, key=lambda n: n.serial).label

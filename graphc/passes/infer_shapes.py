@@ -1,0 +1,99 @@
+"""Re-derives every type and settles which named dims are one."""
+from __future__ import annotations
+
+from graphc.ir import dims
+from graphc.ir.dims import Dim, Size
+from graphc.ir.graph import Equation, Graph
+from graphc.ir.node import INPUT, Node, make
+from graphc.ir.op import Kind
+from graphc.ir.types import Equations, TensorType
+from graphc.passes.manager import graph_pass
+
+
+@graph_pass(gives=["typed"])
+def infer_shapes(graph: Graph) -> Graph:
+    """Give each dim one name: where a node needs `N == M`, M becomes N in the whole graph.
+
+    Equations that no renaming settles (`N*M == 12`) stay with the graph and are checked on entry.
+    """
+    env: dict[str, Size] = {}
+    left: list[Equation] = list(graph.equations)
+    for node in graph.nodes():
+        with Equations() as equations:
+            node.op.infer(*(i.type for i in node.inputs), **node.attrs)
+        left += [Equation(a, b, node.location) for a, b in equations.found]
+    order = {n: k for k, n in enumerate(_names_in_order(graph))}
+    open_equations = []
+    for equation in left:
+        a, b = (_settled(d, env) for d in (equation.left, equation.right))
+        if a == b:
+            continue
+        solved = _solve(a, b, order)
+        if solved is None:
+            open_equations.append(Equation(a, b, equation.location))
+            continue
+        name, value = solved
+        env = {k: dims.substitute(v, {name: value}) for k, v in env.items()} | {name: value}
+    remaining = [Equation(_settled(e.left, env), _settled(e.right, env), e.location) for e in open_equations]
+    remaining = list(dict.fromkeys(e for e in remaining if e.left != e.right))
+    if not env and tuple(remaining) == graph.equations:
+        return graph
+    return _renamed(graph, env, tuple(remaining))
+
+
+def _settled(dim: Size, env) -> Size:
+    return dims.substitute(dim, env)
+
+
+def _names_in_order(graph: Graph) -> list[str]:
+    """Dim names, those that an input binds first."""
+    found: dict[str, None] = {}
+    for only_names in (True, False):
+        for node in graph.inputs:
+            for dim in node.type.shape:
+                if dims.is_name(dim) or not only_names:
+                    found.update(dict.fromkeys(dims.names(dim)))
+    return list(found)
+
+
+def _solve(a: Size, b: Size, order) -> tuple[str, Size] | None:
+    """(name, its value) from a == b, eliminating the name that comes last; None when no renaming does it."""
+    candidates = []
+    for left, right in ((a, b), (b, a)):
+        difference = left - right
+        terms = dict(difference.terms) if isinstance(difference, Dim) else {}
+        for name in dims.names(left):
+            coefficient = terms.get((name,))
+            if coefficient in (1, -1):
+                value = difference * -coefficient + dims.name(name)  # name = name - coefficient * difference
+                if name not in dims.names(value):
+                    candidates.append((order.get(name, len(order)), name, value))
+    if not candidates:
+        return None
+    _, name, value = max(candidates, key=lambda c: (c[0], c[1]))
+    return name, value
+
+
+def _renamed(graph: Graph, env, equations) -> Graph:
+    new: dict[Node, Node] = {}
+    for node in graph.nodes():
+        inputs, control = tuple(new[i] for i in node.inputs), tuple(new[c] for c in node.control)
+        if node.op.kind is Kind.INPUT:
+            type_ = node.type.substitute(env)
+            attrs = {**node.attrs, "type": type_}
+            new[node] = node if type_ == node.type else Node(INPUT, (), attrs, type_, name=node.name, location=node.location)
+        else:
+            attrs = {k: _attr(v, env) for k, v in node.attrs.items()}
+            same = attrs == dict(node.attrs) and inputs == node.inputs and control == node.control
+            new[node] = node if same else make(node.op, inputs, attrs, control=control, name=node.name, location=node.location)
+    return Graph(graph.name, tuple(new[i] for i in graph.inputs), tuple(new[o] for o in graph.outputs), equations)
+
+
+def _attr(value, env):
+    if isinstance(value, Dim):
+        return dims.substitute(value, env)
+    if isinstance(value, tuple):
+        return tuple(_attr(v, env) for v in value)
+    if isinstance(value, TensorType):
+        return value.substitute(env)
+    return value

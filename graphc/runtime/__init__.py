@@ -1,0 +1,1 @@
+"""Running compiled programs: loading object code, the native driver, the threads."""

@@ -1,0 +1,315 @@
+"""The native driver: walks the records of a frame, alone or with workers.  `layout.py` names every word used here.
+
+Built and loaded once per process, on first use (`engine()`).  The native functions stand below in the order in which
+they build on each other: gates, barrier, a thread's share of a run, the worker loop, a run, the entry of a bound call.
+"""
+import ctypes
+
+from graphc.runtime.layout import (
+    ArgumentFlag,
+    ArgumentWord,
+    Busy,
+    ErrorWord,
+    FrameWord,
+    GateWord,
+    PoolWord,
+    RecordFlag,
+    RecordWord,
+    Result,
+)
+from graphc.runtime.loader import load_objects, once, optimised_object
+from graphc.runtime.native import BYTES, External, Global, native, native_inline, native_module
+
+# Byte offsets in CPython's and NumPy's objects; `driver.check_array_layout` compares them with a real array.
+TYPE_OF_OBJECT = 8
+ARRAY_DATA, ARRAY_NDIM, ARRAY_DIMS, ARRAY_DTYPE, ARRAY_FLAGS = 16, 24, 32, 56, 64
+C_CONTIGUOUS, ALIGNED, WRITEABLE = 0x1, 0x100, 0x400      # NPY_ARRAY_*
+
+ARRAY_TYPE = Global("array_type")       # address of numpy.ndarray
+POOL = Global("pool")                   # address of the pool, or 0: nobody has asked for threads yet
+START_POOL = Global("start_pool")       # address of `void (*)(void)` that sets POOL; called with the GIL held
+
+PY_LONG = External("PyLong_FromLong", 1)
+SAVE_THREAD = External("PyEval_SaveThread", 0)
+RESTORE_THREAD = External("PyEval_RestoreThread", 1)
+SCHED_YIELD = External("sched_yield", 0)
+MUTEX_INIT = External("pthread_mutex_init", 2)
+MUTEX_LOCK = External("pthread_mutex_lock", 1)
+MUTEX_UNLOCK = External("pthread_mutex_unlock", 1)
+CONDITION_INIT = External("pthread_cond_init", 2)
+CONDITION_WAIT = External("pthread_cond_wait", 2)
+CONDITION_BROADCAST = External("pthread_cond_broadcast", 1)
+
+PYTHON_SYMBOLS = [PY_LONG, SAVE_THREAD, RESTORE_THREAD]
+LIBC_SYMBOLS = [SCHED_YIELD, MUTEX_INIT, MUTEX_LOCK, MUTEX_UNLOCK, CONDITION_INIT, CONDITION_WAIT, CONDITION_BROADCAST]
+
+
+# A gate: a counter that only grows.  `advance` adds one, `reach` waits until the counter has come to some value.
+
+@native
+def make_gate(c, gate):
+    MUTEX_INIT(c, gate.at(GateWord.MUTEX), 0)
+    CONDITION_INIT(c, gate.at(GateWord.CONDITION), 0)
+
+
+@native
+def advance(c, gate):
+    # First the count, then the look at the sleepers; a sleeper does it in the other order, so one sees the other.
+    c.atomic_add(gate.at(GateWord.COUNT), 1)
+    with c.if_(c.atomic_load(gate.at(GateWord.SLEEPERS)) != 0, likely=False):
+        MUTEX_LOCK(c, gate.at(GateWord.MUTEX))
+        CONDITION_BROADCAST(c, gate.at(GateWord.CONDITION))
+        MUTEX_UNLOCK(c, gate.at(GateWord.MUTEX))
+
+
+@native
+def sleep_until(c, gate, target):
+    MUTEX_LOCK(c, gate.at(GateWord.MUTEX))
+    c.atomic_add(gate.at(GateWord.SLEEPERS), 1)
+    with c.loop() as loop:
+        loop.leave_if(c.atomic_load(gate.at(GateWord.COUNT)) >= target)
+        CONDITION_WAIT(c, gate.at(GateWord.CONDITION), gate.at(GateWord.MUTEX))
+    c.atomic_add(gate.at(GateWord.SLEEPERS), -1)
+    MUTEX_UNLOCK(c, gate.at(GateWord.MUTEX))
+
+
+@native
+def reach(c, pool, gate, target):
+    """Spins for microseconds; then yields, since the one waited for may need this very processor; then sleeps."""
+    with c.count(pool[PoolWord.SPINS]):
+        with c.if_(c.atomic_load(gate.at(GateWord.COUNT)) >= target):
+            c.return_()
+        c.pause()
+    with c.count(pool[PoolWord.YIELDS]):
+        with c.if_(c.atomic_load(gate.at(GateWord.COUNT)) >= target):
+            c.return_()
+        SCHED_YIELD(c)
+    sleep_until(c, gate, target)
+
+
+def failed(c, frame):
+    """1 if the error slot is set."""
+    return (frame[FrameWord.ERROR][ErrorWord.STATE] != 0).choose(1, 0)
+
+
+@native
+def barrier(c, frame, pool, threads, target):
+    """Waits until all threads are here: the phase gate reaches `target`.
+
+    The last to arrive decides for all whether the run stops: when each looked for itself, a fast thread's next kernel
+    could set the error slot before a slow one has looked.  STOP holds until all are at the next barrier.
+    """
+    with c.if_else(c.atomic_add(pool.at(PoolWord.ARRIVED), 1) == threads - 1) as (last, others):
+        with last:
+            c.atomic_store(pool.at(PoolWord.ARRIVED), 0)
+            pool[PoolWord.STOP] = failed(c, frame)
+            advance(c, pool.at(PoolWord.PHASE))
+        with others:
+            reach(c, pool, pool.at(PoolWord.PHASE), target)
+
+
+# A run: the share of each thread, then the two ways to run a frame.
+
+@native
+def play(c, frame, pool, thread, threads):
+    """All records of the frame, as one of `threads` threads; `pool` is not used when alone."""
+    phase = c.variable(0)
+    with c.if_(threads > 1):
+        # It cannot move on before this thread has been at the first barrier.
+        phase.value = c.atomic_load(pool.at(PoolWord.PHASE + GateWord.COUNT))
+    record = c.variable(frame[FrameWord.RECORDS])
+    with c.count(frame[FrameWord.RECORD_COUNT]) as number:
+        now = record.value
+        flags = now[RecordWord.FLAGS]
+        serial = (flags & RecordFlag.SERIAL) != 0
+        with c.if_((thread == 0) | ((flags & RecordFlag.SERIAL) == 0)):
+            c.call_address(now[RecordWord.KERNEL], now[RecordWord.TABLE], thread, serial.choose(1, threads))
+        with c.if_((flags & (RecordFlag.BARRIER | RecordFlag.MAY_FAIL)) != 0):
+            stop = c.variable(0)
+            with c.if_else(threads > 1) as (team, alone):
+                with team:
+                    phase.value = phase.value + 1
+                    barrier(c, frame, pool, threads, phase.value)
+                    stop.value = pool[PoolWord.STOP]
+                with alone:
+                    stop.value = failed(c, frame)
+            with c.if_(((flags & RecordFlag.MAY_FAIL) != 0) & (stop.value != 0), likely=False):
+                with c.if_(thread == 0):
+                    frame[FrameWord.STOPPED_AT] = number
+                c.return_()
+        record.value = now.at(RecordWord.SIZE)
+
+
+def mailbox(pool, worker):
+    return pool.at(PoolWord.MAILBOXES) + (worker - 1) * (GateWord.SIZE * BYTES)
+
+
+@native
+def take_lock(c, lock):
+    """1 if the word was 0 and now is 1."""
+    c.return_(c.take(lock).choose(1, 0))
+
+
+@native
+def worker_loop(c, pool, worker):
+    """What a worker thread does all its life: one share of each job that is posted to its mailbox."""
+    jobs = c.variable(0)
+    advance(c, pool.at(PoolWord.READY))
+    with c.loop() as loop:
+        jobs.value = jobs.value + 1
+        reach(c, pool, mailbox(pool, worker), jobs.value)
+        loop.leave_if(pool[PoolWord.LEAVE] != 0)
+        play(c, pool[PoolWord.JOB_FRAME], pool, worker, pool[PoolWord.JOB_THREADS])
+        advance(c, pool.at(PoolWord.DONE))
+
+
+@native
+def play_with_team(c, frame, pool, threads):
+    """The caller is thread 0.  When this returns no worker touches the frame any more."""
+    all_done = c.atomic_load(pool.at(PoolWord.DONE + GateWord.COUNT)) + threads - 1
+    pool[PoolWord.JOB_FRAME] = frame
+    pool[PoolWord.JOB_THREADS] = threads
+    with c.count(threads, first=1) as worker:
+        advance(c, mailbox(pool, worker))
+    play(c, frame, pool, 0, threads)
+    reach(c, pool, pool.at(PoolWord.DONE), all_done)
+
+
+@native
+def run_taken(c, frame, threads):
+    """Runs a frame whose BUSY word the caller has set; gives OK or FAILED."""
+    frame[FrameWord.ERROR][ErrorWord.STATE] = 0
+    frame[FrameWord.STOPPED_AT] = -1
+    frame[FrameWord.RUN] = c.atomic_add(frame[FrameWord.COUNTER], 1)
+    pool = POOL.address(c)[0]
+    alone = c.variable(1)
+    with c.if_((threads > 1) & (pool != 0)):
+        size = pool[PoolWord.THREADS]
+        team = (threads < size).choose(threads, size)
+        with c.if_(team > 1):
+            with c.if_(c.take(pool.at(PoolWord.LOCK))):         # taken by another run: do it alone rather than wait
+                play_with_team(c, frame, pool, team)
+                c.atomic_store(pool.at(PoolWord.LOCK), 0)
+                alone.value = 0
+    with c.if_(alone.value != 0):
+        play(c, frame, 0, 0, 1)
+    with c.if_(failed(c, frame) != 0, likely=False):
+        # Not free, lest another thread's run clears the error before this one's caller has read it.
+        c.atomic_store(frame.at(FrameWord.BUSY), Busy.FAILED)
+        c.return_(Result.FAILED)
+    c.atomic_store(frame.at(FrameWord.BUSY), Busy.FREE)
+    c.return_(Result.OK)
+
+
+@native
+def run(c, frame, threads):
+    """For Python's slow path, called without the GIL."""
+    with c.if_(c.take(frame.at(FrameWord.BUSY))):
+        c.return_(run_taken(c, frame, threads))
+    c.return_(Result.BUSY)
+
+
+# The bound call: `PyObject *entry(PyObject *self, PyObject *const *arguments, Py_ssize_t count)`.
+
+@native_inline
+def fits(c, array, wanted):
+    """1 if the object is an array as its descriptor wants it."""
+    flags = wanted[ArgumentWord.FLAGS]
+    with c.if_((flags & ArgumentFlag.TRUSTED) != 0):
+        c.return_(1)
+    with c.if_((array + TYPE_OF_OBJECT)[0] != ARRAY_TYPE.address(c)[0]):       # first: the rest reads array fields
+        c.return_(0)
+    needed = ((flags & ArgumentFlag.WRITEABLE) != 0).choose(C_CONTIGUOUS | ALIGNED | WRITEABLE, C_CONTIGUOUS | ALIGNED)
+    ndim = wanted[ArgumentWord.NDIM]
+    same = (array + ARRAY_DTYPE)[0] == wanted[ArgumentWord.DTYPE]
+    same = same & (array.int32_at(ARRAY_NDIM) == ndim)
+    same = same & ((array.int32_at(ARRAY_FLAGS) & needed) == needed)
+    with c.if_(same):
+        dims = (array + ARRAY_DIMS)[0]
+        with c.count(ndim) as axis:
+            with c.if_(dims[axis] != wanted[ArgumentWord.DIMS][axis]):
+                c.return_(0)
+        c.return_(1)
+
+
+@native_inline
+def patch(c, array, wanted):
+    """Writes the array's data pointer to where the records' tables want it."""
+    data = (array + ARRAY_DATA)[0]
+    places = wanted[ArgumentWord.PATCHES]
+    with c.count(wanted[ArgumentWord.PATCH_COUNT]) as i:
+        places[i][0] = data
+
+
+def descriptor(frame, number):
+    return frame[FrameWord.ARGUMENTS] + number * (ArgumentWord.SIZE * BYTES)
+
+
+@native
+def entry(c, self, arguments, count):
+    frame = (self + ARRAY_DATA)[0]
+    with c.if_((frame[FrameWord.THREADS] > 1) & (POOL.address(c)[0] == 0), likely=False):
+        c.call_address(START_POOL.address(c)[0])          # before the checks: it lets other Python threads run
+    with c.if_(count != frame[FrameWord.ARGUMENT_COUNT], likely=False):
+        c.return_(PY_LONG(c, Result.COUNT))
+    with c.count(count) as k:
+        with c.if_(fits(c, arguments[k], descriptor(frame, k)) == 0, likely=False):
+            c.return_(PY_LONG(c, k + Result.MISMATCH))
+    with c.if_else(c.take(frame.at(FrameWord.BUSY))) as (free, taken):
+        with taken:
+            c.return_(PY_LONG(c, Result.BUSY))
+        with free:                                         # only now: a run in progress reads the patched words
+            with c.count(count) as k:
+                patch(c, arguments[k], descriptor(frame, k))
+    with c.if_(frame[FrameWord.RELEASE_GIL] != 0):
+        state = SAVE_THREAD(c)
+        result = run_taken(c, frame, frame[FrameWord.THREADS])
+        RESTORE_THREAD(c, state)
+        c.return_(PY_LONG(c, result))
+    c.return_(PY_LONG(c, run_taken(c, frame, frame[FrameWord.THREADS])))
+
+
+EXPORTED = [entry, run, worker_loop, make_gate, advance, reach, take_lock]
+
+
+class Engine:
+    """The loaded driver: functions callable from Python (they release the GIL) and its static words."""
+
+    def __init__(self, object_code):
+        functions, words = [f.name for f in EXPORTED], [ARRAY_TYPE.name, POOL.name, START_POOL.name]
+        imports = _symbol_addresses()
+        self.library = load_objects({"driver": object_code}, exports=functions + words,
+                                    allowed=imports, imports=imports)
+        self.entry_address = self.library.address(entry.name)
+        self.run = self._callable(run)
+        self.worker_loop = self._callable(worker_loop)
+        self.make_gate = self._callable(make_gate)
+        self.advance = self._callable(advance)
+        self.reach = self._callable(reach)
+        self.take_lock = self._callable(take_lock)
+        self.array_type, self.pool, self.start_pool = (
+            ctypes.c_int64.from_address(self.library.address(word)) for word in words)
+        # Worker threads may still be inside this code when the interpreter takes its modules apart: never unload it.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.library))
+
+    def _callable(self, function):
+        kind = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * function.arity)
+        return kind(self.library.address(function.name))
+
+
+def _symbol_addresses():
+    """Looked up through ctypes: where libpython is loaded privately (embedding) LLVM's own search would not find it."""
+    places = [(ctypes.pythonapi, PYTHON_SYMBOLS), (ctypes.CDLL(None), LIBC_SYMBOLS)]
+    return {symbol.name: ctypes.cast(getattr(library, symbol.name), ctypes.c_void_p).value
+            for library, symbols in places for symbol in symbols}
+
+
+def build():
+    """Object code of the driver for this machine."""
+    module = native_module("graphc_driver", EXPORTED, [ARRAY_TYPE, POOL, START_POOL])
+    return optimised_object(module, thorough=False)
+
+
+@once
+def engine():
+    return Engine(build())

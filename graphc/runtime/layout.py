@@ -1,0 +1,112 @@
+"""The words that the native driver and Python share.
+
+All memory is int64 words (8 bytes) in NumPy arrays; every name below is the index of a word in its table.  Addresses
+are plain integers.  Python fills the tables; the native code of `engine.py` reads them by the same names.
+"""
+from enum import IntEnum, IntFlag
+
+
+class FrameWord(IntEnum):
+    """One bound program instance: all that a run needs.  One run at a time uses a frame (`BUSY`)."""
+
+    BUSY = 0             # `Busy`
+    RECORDS = 1          # address of the records, `RecordWord.SIZE` words each
+    RECORD_COUNT = 2
+    THREADS = 3          # most threads to use; 1 = the caller alone
+    ERROR = 4            # address of the error slot (`ErrorWord`)
+    ARGUMENTS = 5        # address of the argument descriptors, `ArgumentWord.SIZE` words each
+    ARGUMENT_COUNT = 6
+    RELEASE_GIL = 7      # not 0: other Python threads may go on during a run
+    COUNTER = 8          # address of the run counter; each run takes its value and adds one, atomically
+    RUN = 9              # number of this run, taken from the counter before the first record
+    STOPPED_AT = 10      # number of the record after which an error stopped the run, or -1
+    OWN_ERROR = 12       # four words: the error slot unless another one is given
+    OWN_COUNTER = 16     # the run counter unless another one is given
+    SIZE = 24
+
+
+class Busy(IntEnum):
+    FREE = 0
+    RUNNING = 1
+    FAILED = 2           # the last run failed and nobody has taken its error yet
+
+
+class RecordWord(IntEnum):
+    """One kernel call: `void kernel(int64 *table, int64 thread, int64 threads)`."""
+
+    KERNEL = 0           # address of the kernel
+    TABLE = 1            # address of its argument table, passed as it is
+    FLAGS = 2            # `RecordFlag`
+    SPARE = 3
+    SIZE = 4
+
+
+class RecordFlag(IntFlag):
+    SERIAL = 1           # thread 0 alone calls the kernel, as thread 0 of 1
+    BARRIER = 2          # all threads meet after this record
+    MAY_FAIL = 4         # all threads meet, and the run stops here if the error slot is set
+
+
+class ErrorWord(IntEnum):
+    """What the first failing kernel reports.  The driver clears STATE before a run and only reads it afterwards."""
+
+    STATE = 0            # 0 = no error; otherwise any number that the compiler chose
+    RECORD = 1
+    INDEX = 2
+    VALUE = 3
+    SIZE = 4
+
+
+class ArgumentWord(IntEnum):
+    """What one array argument of the bound call must be, and where its data pointer is wanted."""
+
+    DTYPE = 0            # address of the dtype object; compared by identity
+    NDIM = 1
+    DIMS = 2             # address of NDIM sizes
+    PATCHES = 3          # address of a list of addresses: words that receive the data pointer
+    PATCH_COUNT = 4
+    FLAGS = 5            # `ArgumentFlag`
+    SIZE = 8
+
+
+class ArgumentFlag(IntFlag):
+    TRUSTED = 1          # do not look at the array: the caller made it for this frame
+    WRITEABLE = 2        # the run writes it, so it must be writeable
+
+
+class Result(IntEnum):
+    """What a bound call returns.  `MISMATCH + k`: argument k does not fit.  Nothing was run unless OK or FAILED."""
+
+    OK = 0
+    BUSY = 1             # another run uses the frame, or its last error was not taken
+    FAILED = 2           # the error slot is set; the frame stays busy until `driver.take_error`
+    COUNT = 3            # wrong number of arguments
+    MISMATCH = 4
+
+
+class GateWord(IntEnum):
+    """A counter that only grows, and a place to sleep until it has reached some value."""
+
+    COUNT = 0
+    SLEEPERS = 1         # threads that sleep or are about to
+    MUTEX = 16           # pthread_mutex_t: at most 64 bytes on Linux and macOS
+    CONDITION = 24       # pthread_cond_t: at most 48 bytes
+    SIZE = 32
+
+
+class PoolWord(IntEnum):
+    """The threads of a process.  What different threads write lies at least 128 bytes apart (two cache lines)."""
+
+    LOCK = 0             # 1 while a job uses the workers, and for good once they have left
+    THREADS = 16         # workers + 1
+    SPINS = 17           # how often to look at a gate before yielding
+    YIELDS = 18          # how often to yield before sleeping
+    LEAVE = 19           # not 0: workers return
+    JOB_FRAME = 32       # the job: a frame and the number of threads that share it
+    JOB_THREADS = 33
+    ARRIVED = 48         # threads at the present barrier
+    STOP = 64            # not 0: the last barrier saw an error; written by the last to arrive
+    PHASE = 80           # gate: barriers passed
+    DONE = 112           # gate: workers that have finished their share, all jobs together
+    READY = 144          # gate: workers that have entered their loop
+    MAILBOXES = 176      # gate of worker 1, 2, ...: jobs posted to it
