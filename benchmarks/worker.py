@@ -9,8 +9,10 @@ Each request is a line of JSON on standard input, each reply a line of JSON on s
     {"do": "new_sizes", "count": 10}                {"seconds": [...], "usual": [...]}
     {"do": "quit"}                                  the process ends
 
-A request that cannot be met is answered with {"unsupported": "why"} or {"error": "what went wrong"}.  Between requests
-the process sleeps in a read, so that only one worker runs at a time.  What a system prints goes to standard error.
+Each reply also has "idle_cpu", the seconds of processor time that the process used between the previous reply and this
+request: a thread pool that spins while another peer is timed shows there.  A request that cannot be met is answered
+with {"unsupported": "why"} or {"error": "what went wrong"}.  Replies wait until the process's thread pools sleep, and
+between requests it sleeps in a read, so that only one worker runs at a time.  What a system prints goes to standard error.
 """
 from __future__ import annotations
 
@@ -27,8 +29,10 @@ from collections.abc import Callable
 from benchmarks import peers
 from benchmarks.workloads import CHECK_STEPS, WORKLOADS, feeds, fingerprint, initial_weights, new_batch_feeds
 
-SAMPLE_SECONDS = 50e-6      # shorter calls are timed several at once, so that reading the clock does not count
-SAMPLES_AT_MOST = 2000      # per reply
+SAMPLE_SECONDS = 50e-6      # that one sample takes at least, so that reading the clock does not count
+SAMPLES_AT_MOST = 2000      # per reply, about
+REST = 0.01                 # seconds of quiet after which the thread pools count as asleep
+REST_AT_MOST = 0.5          # for a pool that never sleeps; the runner will say so
 
 
 class Unsupported(Exception):
@@ -78,21 +82,26 @@ class Worker:
 
     def time(self, way: str, seconds: float) -> dict:
         """Seconds per call, over and over for so many seconds, cycling through the feeds."""
-        call, feeds = self.ways[way], self.feeds
-        usual = min(_timed(call, feeds[i % len(feeds)]) for i in range(3))
-        cycles = max(1, round(SAMPLE_SECONDS / (usual * len(feeds))))
-        group = feeds * cycles if usual < SAMPLE_SECONDS / 2 else None
-        samples, clock = [], time.perf_counter
+        call, clock = self.ways[way], time.perf_counter
         end = clock() + seconds
-        while (clock() < end or len(samples) < 3) and len(samples) < SAMPLES_AT_MOST:
-            if group is None:
-                samples.append(_timed(call, feeds[len(samples) % len(feeds)]))
-            else:
-                began = clock()
-                for feed in group:
-                    call(*feed)
-                samples.append((clock() - began) / len(group))
+        groups = self._groups(call, max(SAMPLE_SECONDS, seconds / SAMPLES_AT_MOST))
+        samples = []
+        while clock() < end or len(samples) < 3:
+            group = groups[len(samples) % len(groups)]
+            began = clock()
+            for feed in group:
+                call(*feed)         # the result is dropped at once, as a loop that needs no more of it would
+            samples.append((clock() - began) / len(group))
         return {"seconds": samples}
+
+    def _groups(self, call: Callable, at_least: float) -> list[list[tuple]]:
+        """The feeds of one sample each: single ones, or for short calls so many together that they take `at_least`."""
+        usual = min(_timed(call, self.feeds[0]) for _ in range(2))
+        if usual < 10 * at_least:       # looks short: look again when it is warm
+            usual = min(_timed(call, feed) for feed in self.feeds * 4)
+        if usual > at_least / 2:
+            return [[feed] for feed in self.feeds]
+        return [self.feeds * max(1, round(at_least / (usual * len(self.feeds))))]
 
     def new_sizes(self, count: int) -> dict:
         """First calls with batch sizes never seen before, and the usual time of a call with each of them."""
@@ -106,7 +115,7 @@ class Worker:
 
 def _timed(call: Callable, feed: tuple) -> float:
     began = time.perf_counter()
-    call(*feed)     # the result is dropped at once, as a loop that needs no more of it would
+    call(*feed)
     return time.perf_counter() - began
 
 
@@ -128,18 +137,36 @@ def answer(worker: Worker, request: dict) -> dict:
         return {"error": f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0]}
 
 
+def rest() -> None:
+    """Wait until this process uses no processor: OpenBLAS's pool spins for 0.1 s after a call, OpenMP's for less.
+
+    Better than telling pools to sleep at once (OMP_WAIT_POLICY=passive, OPENBLAS_THREAD_TIMEOUT): that makes PyTorch's
+    small steps up to 2.7 times slower and NumPy's on a busy machine more.
+    """
+    give_up = time.perf_counter() + REST_AT_MOST
+    while time.perf_counter() < give_up:
+        used = time.process_time()
+        time.sleep(REST)
+        if time.process_time() - used < REST / 10:
+            return
+
+
 def main() -> None:
     # Replies get a descriptor of their own: native libraries print to 1 as they like.
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     worker = Worker(sys.argv[1])
+    replied = time.process_time()
     for line in sys.stdin:
+        idle = time.process_time() - replied
         request = json.loads(line)
         if request["do"] == "quit":
             break
-        replies.write(json.dumps(answer(worker, request)) + "\n")
+        reply = answer(worker, request) | {"idle_cpu": idle}
+        rest()
+        replies.write(json.dumps(reply) + "\n")
+        replied = time.process_time()
         replies.flush()
-    replies.flush()
     os._exit(0)     # some systems' threads make an ordinary exit take seconds
 
 

@@ -3,8 +3,8 @@
     python tools/fit_polynomials.py > graphc/codegen/cpu/math_coefficients.py
 
 Each entry interpolates a smooth function in the Chebyshev points of its interval, in 80-digit arithmetic; that is
-within a small factor of the best polynomial.  Coefficients are rounded at the end, lowest power first.  `--check` prints
-the largest error of every fit instead.
+within a small factor of the best polynomial.  Coefficients are rounded at the end, lowest power first.
+`--check` prints the largest error of every fit instead.
 """
 import struct
 import sys
@@ -46,6 +46,10 @@ FITS = {
               0, ATANH_LIMIT, None, 7),
     "ATANH_TAIL": ("((atanh(s)/s - 1)/z - 1/3) / z, z = s**2",
                    root(lambda s: ((mp.atanh(s) / s - 1) / s**2 - mp.mpf(1) / 3) / s**2), 0, ATANH_LIMIT, None, 7),
+    "EXP_SHORT": ("(exp(r) - 1 - r) / r**2, for pow in f32", lambda r: (mp.exp(r) - 1 - r) / r**2,
+                  -HALF_LN2, HALF_LN2, None, 5),
+    "ATANH_SHORT": ("(2 atanh(s)/s - 2) / z, z = s**2, for pow in f32",
+                    root(lambda s: (2 * mp.atanh(s) / s - 2) / s**2), 0, ATANH_LIMIT, None, 4),
     "SIN": ("(sin(r)/r - 1) / z, z = r**2", root(lambda r: (mp.sin(r) / r - 1) / r**2), 0, QUARTER_PI**2, 3, 6),
     "COS": ("(cos(r) - 1 + z/2) / z**2, z = r**2", root(lambda r: (mp.cos(r) - 1 + r * r / 2) / r**4),
             0, QUARTER_PI**2, 3, 6),
@@ -53,7 +57,8 @@ FITS = {
     "ASIN": ("(asin(s)/s - 1) / z, z = s**2", root(lambda s: (mp.asin(s) / s - 1) / s**2), 0, mp.mpf("0.2501"), 6, 13),
     "SINH": ("(sinh(x)/x - 1) / z, z = x**2", root(lambda x: (mp.sinh(x) / x - 1) / x**2), 0, mp.mpf("1.001"), 3, 7),
     "ERF": ("erf(x)/x - 1, z = x**2", root(lambda x: mp.erf(x) / x - 1), 0, mp.mpf("0.95"), 6, 12),
-    "LOG_ERFC": ("log(erfc(0.875 + t))", lambda t: mp.log(mp.erfc(mp.mpf("0.875") + t)), 0, mp.mpf("3.13"), 10, None),
+    "LOG2_ERFC": ("log2(erfc(0.875 + t))", lambda t: mp.log(mp.erfc(mp.mpf("0.875") + t), 2), 0, mp.mpf("3.13"), 10,
+                  None),
     "ERFC": ("(1 + 2x) exp(x**2) erfc(x), q = (x - 4)/(x + 4)", erfc_scaled,
              mp.mpf("-0.79"), mp.mpf("0.745"), None, 23),
 }
@@ -96,8 +101,9 @@ CONSTANTS = {
     "LOG10_2": (mp.log10(2), {32: (12, 24), 64: (32, 53)}),
     "HALF_PI": (mp.pi / 2, {32: (24, 24), 64: (53, 53)}),
     "PI": (mp.pi, {32: (24, 24), 64: (53, 53)}),
+    "HALF_PI_SHORT": (mp.pi / 2, {32: (24, 24, 24)}),
     "HALF_PI_LONG": (mp.pi / 2, {64: (33, 33, 33, 53)}),
-    "TWO_OVER_PI": (2 / mp.pi, {64: (53,)}),
+    "TWO_OVER_PI": (2 / mp.pi, {32: (24,), 64: (53,)}),
     "THIRD": (mp.mpf(1) / 3, {64: (53, 53)}),
 }
 

@@ -156,27 +156,18 @@ def capture(name: str, fetches: Iterable[Node], feeds: Iterable[Node] = ()) -> G
     needed and not fed becomes an input too, and the session checks that it was fed.
     """
     fed = set(feeds)
-    mapping: dict[Node, Node] = {}
-    inputs: list[Node] = []
-    reached = _reached(fetches, fed)
-    for node in reached:
-        if node in fed and node.op.kind is not Kind.INPUT:
-            made = Node(INPUT, (), {"type": node.type, "role": "feed", "variable": None}, node.type, name=node.name,
-                        location=node.location)
-            mapping[node] = made
-            inputs.append(made)
-        elif node.op.kind is Kind.INPUT:
-            inputs.append(node)
     new: dict[Node, Node] = {}
-    for node in reached:
-        if node in mapping:
-            new[node] = mapping[node]
-        else:
+    for node in feeds:
+        new[node] = node if node.op.kind is Kind.INPUT else Node(
+            INPUT, (), {"type": node.type, "role": "feed", "variable": None}, node.type, name=node.name, location=node.location)
+    others: list[Node] = []
+    for node in _reached(fetches, fed):
+        if node not in new:
             new[node] = with_inputs(node, tuple(new[i] for i in node.inputs), tuple(new[c] for c in node.control))
-    order = {n: k for k, n in enumerate(feeds)}
-    names = {mapping.get(n, n): k for n, k in order.items()}
-    inputs.sort(key=lambda n: (n.attrs["role"] != "feed", names.get(n, len(names)), n.serial))
-    return Graph(name, tuple(inputs), tuple(new[f] for f in fetches))
+            if node.op.kind is Kind.INPUT:
+                others.append(node)
+    others.sort(key=lambda n: (n.attrs["role"] != "feed", n.serial))
+    return Graph(name, (*(new[f] for f in feeds), *others), tuple(new[f] for f in fetches))
 
 
 def _reached(fetches, fed) -> list[Node]:

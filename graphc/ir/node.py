@@ -200,7 +200,7 @@ def apply(op: Op, inputs, attrs: Mapping[str, Any], name: str | None = None) -> 
 
 def as_nodes(op: Op, inputs) -> tuple[Node, ...]:
     """The operands as nodes; numbers and arrays take the dtype of the first tensor among them."""
-    dtype = next((dtype_of(i) for i in inputs if is_tensor(i)), None)
+    dtype = next((dtype_of(i) for i in inputs if is_tensor(i) and not isinstance(getattr(i, "type", None), tuple)), None)
     return tuple(as_node(i, dtype, what=op.name) for i in inputs)
 
 

@@ -24,8 +24,8 @@ def _concat_type(*values, axis):
             raise RuleError("ranks differ", f"[{shape_text(values[0].shape)}] and [{shape_text(value.shape)}]")
         for a in range(rank):
             if a != axis:
-                shape[a] = same_dim(shape[a], value.shape[a], f"sizes differ in axis {a}: [{shape_text(values[0].shape)}] and "
-                                                              f"[{shape_text(value.shape)}]")
+                both = f"[{shape_text(values[0].shape)}] and [{shape_text(value.shape)}]"
+                shape[a] = same_dim(shape[a], value.shape[a], f"sizes differ in axis {a}: {both}")
     shape[axis] = sum((v.shape[axis] for v in values), 0)
     return TensorType(dtype, tuple(shape))
 
@@ -59,39 +59,46 @@ concat_values = assembly(
     numpy=lambda *values, axis: np.concatenate(values, axis),
     grad=_concat_grad,
     samples=[sample(real(3, 4), real(2, 4), axis=0), sample(real(3, 4), real(3, 1), real(3, 2), axis=1),
-             sample(real(2, 0, 3), real(2, 2, 3), axis=1), sample(real(2), axis=0), sample(boolean(2), boolean(3), axis=0)],
-    errors=[(sample(real(3, 4), real(3, 5), axis=0), "sizes differ in axis 1"), (sample(real(3, 4), real(3), axis=0), "ranks differ"),
-            (sample(real(3), real(3), axis=1), "axis out of range"), (sample(real(3), integer(3), axis=0), "dtypes differ"),
+             sample(real(2, 0, 3), real(2, 2, 3), axis=1), sample(real(2), axis=0),
+             sample(boolean(2), boolean(3), axis=0)],
+    errors=[(sample(real(3, 4), real(3, 5), axis=0), "sizes differ in axis 1"),
+            (sample(real(3, 4), real(3), axis=0), "ranks differ"),
+            (sample(real(3), real(3), axis=1), "axis out of range"),
+            (sample(real(3), integer(3), axis=0), "dtypes differ"),
             (sample(axis=0), "nothing to join")],
 )
 
 
-def _place_type(x, *, shape, begin, steps, value):
+def _place_type(x, *, shape, begin, steps, fill):
     check_walk("the part", begin, steps, x.shape, shape)
     if any(isinstance(d, int) and d < 0 for d in shape):
         raise RuleError("a size is negative", f"[{shape_text(shape)}]")
-    if x.dtype.is_integer and value != int(value):
-        raise RuleError("the value is no whole number", f"{value} in {x.dtype.name}", DTypeError)
+    if x.dtype.is_integer and fill != int(fill):
+        raise RuleError("the fill is no whole number", f"{fill} in {x.dtype.name}", DTypeError)
     return x.with_shape(shape)
 
 
-def _place_numpy(x, *, shape, begin, steps, value):
-    y = np.full(shape, value, x.dtype)
+def _place_numpy(x, *, shape, begin, steps, fill):
+    y = np.full(shape, fill, x.dtype)
     y[walk_slices(begin, steps, x.shape)] = x
     return y
 
 
 place = assembly(
-    "place", "x", attrs={"shape": REQUIRED, "begin": REQUIRED, "steps": REQUIRED, "value": 0},
-    doc="A tensor of `shape` full of `value`, in which element c of x stands at begin + steps * c. Padding, and the gradient of "
-        "a strided slice.",
+    "place", "x", attrs={"shape": REQUIRED, "begin": REQUIRED, "steps": REQUIRED, "fill": 0},
+    doc="A tensor of `shape` full of `fill`, in which element c of x stands at begin + steps * c. Padding, and the "
+        "gradient of a strided slice.",
     infer=_place_type,
-    parts=lambda types, result, attrs: (IndexMap(tuple(range(result.rank)), tuple(attrs["steps"]), tuple(attrs["begin"])),),
-    fill=lambda attrs: attrs["value"],
+    parts=lambda types, result, attrs: (
+        IndexMap(tuple(range(result.rank)), tuple(attrs["steps"]), tuple(attrs["begin"])),),
+    fill=lambda attrs: attrs["fill"],
     numpy=_place_numpy,
-    grad=lambda dy, y, x, *, shape, begin, steps, value: [strided_slice(dy, begin=begin, steps=steps, sizes=tuple(x.type.shape))],
-    samples=[sample(real(2, 3), shape=(4, 5), begin=(1, 0), steps=(1, 1)), sample(real(2, 2), shape=(5, 4), begin=(4, 0), steps=(-2, 3)),
-             sample(real(2), shape=(4,), begin=(2,), steps=(1,), value=1.5), sample(real(0, 2), shape=(3, 2), begin=(0, 0), steps=(1, 1)),
+    grad=lambda dy, y, x, *, shape, begin, steps, fill: [
+        strided_slice(dy, begin=begin, steps=steps, sizes=tuple(x.type.shape))],
+    samples=[sample(real(2, 3), shape=(4, 5), begin=(1, 0), steps=(1, 1)),
+             sample(real(2, 2), shape=(5, 4), begin=(4, 0), steps=(-2, 3)),
+             sample(real(2), shape=(4,), begin=(2,), steps=(1,), fill=1.5),
+             sample(real(0, 2), shape=(3, 2), begin=(0, 0), steps=(1, 1)),
              sample(real(), shape=(), begin=(), steps=())],
     errors=[(sample(real(3), shape=(4,), begin=(2,), steps=(1,)), "leaves the tensor"),
             (sample(real(3), shape=(4, 4), begin=(0, 0), steps=(1, 1)), "for each axis")],

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphc.errors import RuleError, RunError
+from graphc.errors import RunError
 from graphc.ir.node import as_node, is_tensor
 from graphc.ir.op import REQUIRED, Op
 from graphc.ir.types import bool_, float32, float64, int32, uint8
@@ -19,13 +19,13 @@ STEPS = "its value is constant between jumps"
 def refuse(bad, culprit: str, value, message: str) -> None:
     """Raise the run-time error of an op for the first element that is `bad`; `value` is the input called `culprit`.
 
-    Arrays broadcast; the index counts in the result. The interpreter adds the op, its operands and the user's line.
+    Arrays broadcast; the index counts in the result.
     """
     if np.any(bad):
         bad, value = np.broadcast_arrays(bad, value)
         index = np.unravel_index(int(np.argmax(bad)), bad.shape)
-        place = f" at index [{', '.join(str(int(i)) for i in index)}]" if index else ""
-        raise RuleError(message, f"{culprit} = {value[index]}{place}", RunError)
+        place = f"[{', '.join(str(int(i)) for i in index)}]" if index else ""
+        raise RunError(f"{message}: {culprit}{place} = {value[index]}")
 
 
 # comparisons and logic ----------------------------------------------------------------------------
@@ -112,7 +112,7 @@ sign = elementwise(
     doc="-1, 0 or 1; NaN stays. The gradient is 0 everywhere.",
     scalar="select({x} > 0, 1, select({x} < 0, -1, {x}))", cost=4,
     numpy=np.sign, grad=lambda dy, y, x: [0],
-    samples=[real(3, 4), integer(3, 4), real(), real(0, 5)],
+    samples=[real(3, 4), integer(3, 4, dtype="int32"), real(), real(0, 5)],
 )
 
 
@@ -142,8 +142,8 @@ def _cast_numpy(x, *, dtype):
 
 cast = elementwise(
     "cast", "x", attrs={"dtype": REQUIRED},
-    doc="x as another dtype. A fraction is cut off; a float out of an integer's range becomes the nearest value, NaN 0; "
-        "an integer too large for a smaller dtype wraps; anything but 0 is true.",
+    doc="x as another dtype. Fractions are cut off; floats out of an integer's range become the nearest value, NaN 0; "
+        "integers too large for a smaller dtype wrap; anything but 0 is true.",
     scalar="to_{dtype}({x})", accepts="any", result=lambda dtype, attrs: attrs["dtype"], cost=2,
     numpy=_cast_numpy,
     grad=lambda dy, y, x, *, dtype: [cast(dy, dtype=x.dtype) if x.dtype.is_floating and dtype.is_floating else None],
@@ -234,7 +234,7 @@ invert = elementwise(
 
 def _check_numerics_numpy(x, *, message):
     refuse(~np.isfinite(x), "x", x, f"{message}: the tensor has NaN or Inf values")
-    return x
+    return np.array(x)
 
 
 check_numerics = elementwise(
@@ -247,18 +247,17 @@ check_numerics = elementwise(
 )
 
 
-def _in_range_numpy(x, *, low, high, what):
-    refuse((x < low) | (x >= high), "x", x, f"{what} outside [{low}, {high})")
-    return x
+def _in_range_numpy(x, low, high, *, message):
+    refuse((x < low) | (x >= high), "x", x, message)
+    return np.broadcast_arrays(x, low, high)[0].copy()
 
 
 in_range = elementwise(
-    "in_range", "x", attrs={"low": 0, "high": REQUIRED, "what": "value"},
-    doc="x itself; a value outside [low, high) is an error when it runs. The bounds are numbers or dims.",
+    "in_range", "x low high", attrs={"message": REQUIRED},
+    doc="x itself; a value that is not in [low, high) is an error, `message`, when it runs.",
     scalar="{x}", accepts="integer", cost=4,
-    fails="(to_i64({x}) < to_i64({low})) | (to_i64({x}) >= to_i64({high}))", message="{what} outside [{low}, {high})",
-    culprit="x",
+    fails="({x} < {low}) | ({x} >= {high})", message="{message}", culprit="x",
     numpy=_in_range_numpy, grad=WHOLE,
-    samples=[sample(integer(3, 4, low=0, high=5), high=5), sample(integer(0, low=0, high=5), high=5),
-             sample(integer(3, low=-2, high=2, dtype="int32"), low=-2, high=2)],
+    samples=[sample(x, integer(low=0, high=1), integer(low=5, high=6), message="wrong label")
+             for x in (integer(3, 4, low=0, high=5), integer(0, low=0, high=5))],
 )

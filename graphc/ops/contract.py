@@ -51,13 +51,15 @@ def _matmul_grad(dy, y, a, b, *, transpose_a, transpose_b):
 
 matmul_to = contraction(
     "matmul", "a b", attrs={"transpose_a": False, "transpose_b": False},
-    doc="Matrix product over the last two axes; leading axes broadcast; the flags swap an operand's last two axes first.",
+    doc="Matrix product over the last two axes; leading axes broadcast; the flags swap an operand's last two axes "
+        "first.",
     infer=_matmul_type, labels=_matmul_labels, numpy=_matmul_numpy, grad=_matmul_grad,
     samples=[sample(real(3, 4), real(4, 5)), sample(real(2, 3, 4), real(4, 5)), sample(real(2, 1, 3, 4), real(5, 4, 2)),
              sample(real(4, 3), real(4, 5), transpose_a=True), sample(real(3, 4), real(5, 4), transpose_b=True),
              sample(real(4, 3), real(5, 4), transpose_a=True, transpose_b=True), sample(real(0, 4), real(4, 5)),
              sample(real(3, 0), real(0, 5)), sample(real(17, 33), real(33, 19))],
-    errors=[(sample(real(3, 4), real(3, 5)), "inner dimensions differ"), (sample(real(3), real(3, 5)), "at least 2 axes")],
+    errors=[(sample(real(3, 4), real(3, 5)), "inner dimensions differ"),
+            (sample(real(3), real(3, 5)), "at least 2 axes")],
 )
 
 
@@ -68,7 +70,8 @@ def _check_labels(a, b, a_labels, b_labels, out_labels):
     for labels in (a_labels, b_labels, out_labels):
         twice = [label for label in labels if labels.count(label) > 1]
         if twice:
-            raise RuleError("a label appears twice in one operand", f"{twice[0]!r} in {labels!r}; diagonals are not supported")
+            raise RuleError("a label appears twice in one operand",
+                            f"{twice[0]!r} in {labels!r}; diagonals are not supported")
     lost = [label for label in out_labels if label not in a_labels and label not in b_labels]
     if lost:
         raise RuleError("a label of the result is in no operand", f"{lost[0]!r}")
@@ -93,8 +96,9 @@ def _contract_grad(dy, y, a, b, *, a_labels, b_labels, out_labels):
 
 contract = contraction(
     "contract", "a b", attrs={"a_labels": REQUIRED, "b_labels": REQUIRED, "out_labels": REQUIRED},
-    doc="The einsum of two operands. Each axis has a label, a letter; axes of both operands that the result lacks are summed. A "
-        "label of one operand alone must be in the result, and no operand has a label twice: so the gradients are contractions too.",
+    doc="The einsum of two operands. Each axis has a label, a letter; axes of both operands that the result lacks are "
+        "summed. A label of one operand alone must be in the result, and no operand has a label twice: so the "
+        "gradients are contractions too.",
     infer=_contract_type, labels=lambda types, attrs: (attrs["a_labels"], attrs["b_labels"], attrs["out_labels"]),
     numpy=lambda a, b, *, a_labels, b_labels, out_labels: np.einsum(f"{a_labels},{b_labels}->{out_labels}", a, b),
     grad=_contract_grad,

@@ -9,11 +9,11 @@ from graphc.ops.compare import equal, where
 from graphc.ops.define import elementwise, sample
 from graphc.ops.samples import integer, positive, real
 
-INTEGERS = sample(integer(3, dtype="int32"), integer(3, dtype="int32"))
+WHOLE = integer(3, 4, dtype="int32")  # of a fixed dtype: as floats they would sit on the kinks of these functions
 
 
 def exactly(function):
-    """A NumPy rule that computes with one more precision and rounds once: float32 in float64, float64 in long double."""
+    """A NumPy rule that computes with more precision and rounds once: float32 in float64, float64 in long double."""
     def rule(*arrays, **attrs):
         dtype = arrays[0].dtype
         wide = np.float64 if dtype == np.float32 else np.longdouble
@@ -59,7 +59,7 @@ divide = elementwise(
     numpy=np.divide,
     grad=lambda dy, z, x, y: [dy / y, -dy * z / y],
     samples=[(real(3, 4), positive(3, 4)), (real(3, 4), positive(4))],
-    errors=[(INTEGERS, "int32 is not accepted")],
+    errors=[(sample(WHOLE, WHOLE), "int32 is not accepted")],
 )
 
 div_no_nan = elementwise(
@@ -112,7 +112,7 @@ absolute = elementwise(
     scalar="abs({x})",
     numpy=np.abs,
     grad=lambda dy, y, x: [dy * compare.sign(x)],
-    samples=[real(3, 4), integer(3, 4), real(), real(0, 5)],
+    samples=[real(3, 4), WHOLE, real(), real(0, 5)],
 )
 
 # roots and powers ---------------------------------------------------------------------------------
@@ -151,8 +151,7 @@ def _pow_grad(dy, z, x, y):
         dx = dy * (y * pow(x, where(equal(y, 0), 0, y - 1)))
     else:
         n = exponent.item()
-        dx = {0: 0, 1: dy, 2: dy * (2 * x)}.get(n, None)
-        dx = dy * (n * pow(x, n - 1)) if dx is None else dx
+        dx = 0 if n == 0 else dy if n == 1 else dy * (2 * x) if n == 2 else dy * (n * pow(x, n - 1))
     if exponent is not None and np.all(exponent == np.rint(exponent)):
         return [dx, 0]
     is_positive = x > 0
@@ -180,7 +179,7 @@ maximum = elementwise(
     scalar="maximum({x}, {y})",
     numpy=np.maximum,
     grad=lambda dy, z, x, y: [where(x >= y, dy, 0), where(x >= y, 0, dy)],
-    samples=[(real(3, 4), real(3, 4)), (real(3, 1), real(4)), (integer(3, 4), integer(3, 4))],
+    samples=[(real(3, 4), real(3, 4)), (real(3, 1), real(4)), (WHOLE, WHOLE)],
 )
 
 minimum = elementwise(
@@ -189,7 +188,7 @@ minimum = elementwise(
     scalar="minimum({x}, {y})",
     numpy=np.minimum,
     grad=lambda dy, z, x, y: [where(x <= y, dy, 0), where(x <= y, 0, dy)],
-    samples=[(real(3, 4), real(3, 4)), (real(3, 1), real(4)), (integer(3, 4), integer(3, 4))],
+    samples=[(real(3, 4), real(3, 4)), (real(3, 1), real(4)), (WHOLE, WHOLE)],
 )
 
 clip = elementwise(
@@ -199,8 +198,8 @@ clip = elementwise(
     numpy=lambda x, low, high: np.maximum(np.minimum(x, high), low),
     grad=lambda dy, y, x, low, high: [where((x < low) | (x > high), 0, dy), where((x < low) | (high < low), dy, 0),
                                       where((x > high) & (high >= low), dy, 0)],
-    samples=[(real(3, 4), real(4, low=-1.5, high=-0.5), real(low=0.5, high=1.5)), (integer(3, 4), integer(low=-3, high=-1),
-                                                                                   integer(low=1, high=3))],
+    samples=[(real(3, 4), real(4, low=-1.5, high=-0.5), real(low=0.5, high=1.5)),
+             (WHOLE, integer(low=-3, high=-1, dtype="int32"), integer(low=1, high=3, dtype="int32"))],
 )
 
 # rectifiers ---------------------------------------------------------------------------------------
@@ -211,7 +210,7 @@ relu = elementwise(
     scalar="maximum({x}, 0)",
     numpy=lambda x: np.maximum(x, x.dtype.type(0)),
     grad=lambda dy, y, x: [where(y > 0, dy, 0)],
-    samples=[real(3, 4), integer(3, 4), real(), real(0, 5)],
+    samples=[real(3, 4), WHOLE, real(), real(0, 5)],
 )
 
 relu6 = elementwise(
@@ -220,7 +219,7 @@ relu6 = elementwise(
     scalar="minimum(maximum({x}, 0), 6)", cost=2,
     numpy=lambda x: np.minimum(np.maximum(x, x.dtype.type(0)), x.dtype.type(6)),
     grad=lambda dy, y, x: [where((y > 0) & (y < 6), dy, 0)],
-    samples=[real(3, 4, low=-3, high=9), integer(3, 4, high=9), real(), real(0, 5)],
+    samples=[real(3, 4, low=-3, high=9), WHOLE, real(), real(0, 5)],
 )
 
 leaky_relu = elementwise(
@@ -238,14 +237,14 @@ identity = elementwise(
     "identity", "x",
     doc="x itself, under another name.",
     scalar="{x}", accepts="any",
-    numpy=lambda x: x, grad=lambda dy, y, x: [dy],
-    samples=[real(3, 4), integer(3, 4), real(0, 5)],
+    numpy=np.array, grad=lambda dy, y, x: [dy],
+    samples=[real(3, 4), WHOLE, real(0, 5)],
 )
 
 stop_gradient = elementwise(
     "stop_gradient", "x",
     doc="x itself; gradients take it for a constant.",
     scalar="{x}", accepts="any",
-    numpy=lambda x: x, grad="gradients stop here, as the user asked",
-    samples=[real(3, 4), integer(3, 4), real(0, 5)],
+    numpy=np.array, grad="gradients stop here, as the user asked",
+    samples=[real(3, 4), WHOLE, real(0, 5)],
 )

@@ -20,8 +20,8 @@ def _check_range(what: str, indices: np.ndarray, rows: int) -> None:
     wrong = (indices < 0) | (indices >= rows)
     if wrong.any():
         at = tuple(int(k) for k in np.argwhere(wrong)[0])
-        place = ", ".join(map(str, at))
-        raise RunError(f"{what}: indices[{place}] = {indices[at]} is not in [0, {rows})")
+        place = f"[{', '.join(map(str, at))}]" if at else ""
+        raise RunError(f"{what}: indices{place} = {indices[at]} is not in [0, {rows})")
 
 
 def _gather_type(params, indices, *, axis):
@@ -38,14 +38,17 @@ def _gather_numpy(params, indices, *, axis):
 
 gather_rows = Op(
     "gather", Kind.GATHER, ("params", "indices"), attrs={"axis": 0},
-    doc="params[..., indices, ...] along `axis`: the axes of indices take its place. An index out of range, a negative one "
-        "included, is a run-time error.",
+    doc="params[..., indices, ...] along `axis`: the axes of indices take its place. An index out of range, a negative "
+        "one included, is a run-time error.",
     infer=_gather_type, rule=Gather(lambda attrs: attrs["axis"]), numpy=_gather_numpy, nondiff=("indices",),
-    grad=lambda dy, y, params, indices, *, axis: [scatter_sum(indices, dy, axis=axis, rows=params.type.shape[axis]), None],
-    samples=as_samples([sample(real(5, 3), integer(4, low=0, high=5)), sample(real(2, 5, 3), integer(2, 2, low=0, high=5), axis=1),
+    grad=lambda dy, y, params, indices, *, axis: [
+        scatter_sum(indices, dy, axis=axis, rows=params.type.shape[axis]), None],
+    samples=as_samples([sample(real(5, 3), integer(4, low=0, high=5)),
+                        sample(real(2, 5, 3), integer(2, 2, low=0, high=5), axis=1),
                         sample(real(5), integer(low=0, high=5)), sample(real(5, 3), integer(0, low=0, high=5)),
                         sample(real(4, 3), integer(6, low=0, high=3, dtype="int32"), axis=1)]),
-    errors=((sample(real(5, 3), real(4)), "indices must be int32 or int64"), (sample(real(), integer(4)), "axis out of range"),
+    errors=((sample(real(5, 3), real(4)), "indices must be int32 or int64"),
+            (sample(real(), integer(4)), "axis out of range"),
             (sample(real(5, 3), integer(4, low=5, high=6)), "indices[0] = 5 is not in [0, 5)"),
             (sample(real(5, 3), integer(4, low=-1, high=0)), "indices[0] = -1 is not in [0, 5)")),
 )
@@ -70,15 +73,17 @@ def _scatter_numpy(indices, updates, *, axis, rows):
     return y
 
 
-scatter_sum = Op(
+scatter_sum: Op = Op(
     "scatter_sum", Kind.SCATTER, ("indices", "updates"), attrs={"axis": 0, "rows": REQUIRED},
-    doc="Zeros with `rows` rows along `axis`, to which each update is added at its index; duplicates sum in order of appearance. "
-        "The gradient of gather.",
+    doc="Zeros with `rows` rows along `axis`, to which each update is added at its index; duplicates sum in order of "
+        "appearance. The gradient of gather.",
     infer=_scatter_type, rule=Scatter(lambda attrs: attrs["axis"]), numpy=_scatter_numpy, nondiff=("indices",),
     grad=lambda dy, y, indices, updates, *, axis, rows: [None, gather_rows(dy, indices, axis=axis)],
-    samples=as_samples([sample(integer(4, low=0, high=5), real(4, 3), rows=5), sample(integer(6, low=0, high=2), real(6), rows=2),
+    samples=as_samples([sample(integer(4, low=0, high=5), real(4, 3), rows=5),
+                        sample(integer(6, low=0, high=2), real(6), rows=2),
                         sample(integer(2, 2, low=0, high=3), real(2, 2, 2, 3), axis=1, rows=3),
-                        sample(integer(low=0, high=2), real(3), rows=2), sample(integer(0, low=0, high=5), real(0, 3), rows=5)]),
+                        sample(integer(low=0, high=2), real(3), rows=2),
+                        sample(integer(0, low=0, high=5), real(0, 3), rows=5)]),
     errors=((sample(integer(4, low=0, high=5), real(3, 3), rows=5), "do not fit the indices"),
             (sample(integer(2, low=5, high=6), real(2), rows=5), "indices[0] = 5 is not in [0, 5)")),
 )

@@ -19,7 +19,7 @@ def _reshape_type(x, *, shape):
     return x.with_shape(shape)
 
 
-reshape_to = Op(
+reshape_to: Op = Op(
     "reshape", Kind.VIEW, ("x",), attrs={"shape": REQUIRED},
     doc="The same elements in the same order in another shape. `shape` is full: no -1.",
     infer=_reshape_type,
@@ -38,11 +38,12 @@ def _transpose_type(x, *, perm):
     return x.with_shape(x.shape[p] for p in perm)
 
 
-transpose_to = move(
+transpose_to: Op = move(
     "transpose", attrs={"perm": REQUIRED},
     doc="Axes in the order `perm`: axis k of the result is axis perm[k] of x.",
     infer=_transpose_type,
-    access=lambda x, y, attrs: IndexMap(tuple(attrs["perm"].index(a) for a in range(x.rank)), (1,) * x.rank, (0,) * x.rank),
+    access=lambda x, y, attrs: IndexMap(tuple(attrs["perm"].index(a) for a in range(x.rank)), (1,) * x.rank,
+                                        (0,) * x.rank),
     numpy=lambda x, *, perm: np.transpose(x, perm),
     grad=lambda dy, y, x, *, perm: [transpose_to(dy, perm=tuple(perm.index(a) for a in range(len(perm))))],
     samples=[sample(real(3, 4), perm=(1, 0)), sample(real(2, 3, 4), perm=(2, 0, 1)), sample(real(), perm=()),
@@ -71,14 +72,16 @@ broadcast_to = move(
     grad=lambda dy, y, x, *, shape: [dy],
     samples=[sample(real(3, 1), shape=(2, 3, 4)), sample(real(), shape=(2,)), sample(real(4), shape=(0, 4)),
              sample(real(1, 1), shape=(1, 1))],
-    errors=[(sample(real(3), shape=(2, 4)), "do not broadcast"), (sample(real(2, 3), shape=(3,)), "smaller than the operand's")],
+    errors=[(sample(real(3), shape=(2, 4)), "do not broadcast"),
+            (sample(real(2, 3), shape=(3,)), "smaller than the operand's")],
 )
 
 
 def check_walk(what: str, begin, steps, sizes, shape) -> None:
     """Raise RuleError unless begin + steps * coordinate, for coordinates below `sizes`, stays inside `shape`.
 
-    Only numbers are checked: whoever writes names sees to it that they fit (`graphc.functions.arrays` clamps as Python does).
+    Only numbers are checked: whoever writes names sees to it that they fit (`graphc.functions.indexing` clamps as
+    Python does).
     """
     if not len(begin) == len(steps) == len(sizes) == len(shape):
         raise RuleError(f"{what} needs one begin, step and size for each axis",
@@ -114,14 +117,16 @@ def _slice_grad(dy, y, x, *, begin, steps, sizes):
 
 strided_slice = move(
     "strided_slice", attrs={"begin": REQUIRED, "steps": REQUIRED, "sizes": REQUIRED},
-    doc="Part of x: `sizes` elements from `begin` on, every `steps`-th (backwards when negative); one of each per axis. "
-        "begin and sizes may be dim expressions.",
+    doc="Part of x: `sizes` elements from `begin` on, every `steps`-th (backwards when negative); one of each per "
+        "axis. begin and sizes may be dim expressions.",
     infer=_slice_type,
     access=lambda x, y, attrs: IndexMap(tuple(range(x.rank)), tuple(attrs["steps"]), tuple(attrs["begin"])),
     numpy=lambda x, *, begin, steps, sizes: x[walk_slices(begin, steps, sizes)],
     grad=_slice_grad,
-    samples=[sample(real(5, 4), begin=(1, 0), steps=(2, 1), sizes=(2, 3)), sample(real(3, 4), begin=(2, 3), steps=(-1, -2), sizes=(3, 2)),
-             sample(real(3, 4), begin=(0, 2), steps=(1, 1), sizes=(3, 1)), sample(real(3, 4), begin=(3, 0), steps=(1, 1), sizes=(0, 4)),
+    samples=[sample(real(5, 4), begin=(1, 0), steps=(2, 1), sizes=(2, 3)),
+             sample(real(3, 4), begin=(2, 3), steps=(-1, -2), sizes=(3, 2)),
+             sample(real(3, 4), begin=(0, 2), steps=(1, 1), sizes=(3, 1)),
+             sample(real(3, 4), begin=(3, 0), steps=(1, 1), sizes=(0, 4)),
              sample(real(0, 4), begin=(0, 0), steps=(1, 1), sizes=(0, 4))],
     errors=[(sample(real(3, 4), begin=(1, 0), steps=(1, 1), sizes=(3, 4)), "leaves the tensor"),
             (sample(real(3, 4), begin=(0,), steps=(1,), sizes=(3,)), "for each axis"),

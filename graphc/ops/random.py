@@ -1,9 +1,9 @@
 """Random numbers as a pure function of (element, run number, seeds): the same bits on every device and thread count.
 
-The generator is Philox4x32-10 of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011). Its
-counter is (element low, element high, run number, loop iteration), its key (graph seed, op seed), 32 bits each; each element
-takes the four words of its own block. Bits and uniform numbers are exact everywhere; normals are exact functions of the bits
-that each device evaluates within 8 ulp (here: in float64, rounded once).
+The generator is Philox4x32-10 of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC
+2011). Its counter is (element low, element high, run number, loop iteration), its key (graph seed, op seed), 32 bits
+each; each element takes the four words of its own block. Bits and uniform numbers are exact everywhere; normals are
+exact functions of the bits that each device evaluates within 8 ulp (here: in float64, rounded once).
 """
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ WEYL = (0x9E3779B9, 0xBB67AE85)  # the golden ratio and sqrt(3) - 1: what the ke
 ROUNDS = 10
 NO_GRADIENT = "a random number depends on no input"
 
-# Standard normal cut at two deviations, by inversion: z = u * polynomial(w - TRUNCATED_CENTRE), where u is uniform in (-1, 1),
-# x = TRUNCATED_MASS * u and w = -log(1 - x*x), the variable in which M. Giles ("Approximating the erfinv function", 2010) found
-# erfinv smooth. Fitted at Chebyshev nodes to 5e-9 and 2e-18 relative error.
+# Standard normal cut at two deviations, by inversion: z = u * polynomial(w - TRUNCATED_CENTRE), where u is uniform in
+# (-1, 1), x = TRUNCATED_MASS * u and w = -log(1 - x*x), the variable in which M. Giles ("Approximating the erfinv
+# function", 2010) found erfinv smooth. Fitted at Chebyshev nodes to 5e-9 and 2e-18 relative error.
 TRUNCATED_MASS = 0.9544997361036415856  # erf(sqrt(2)): how much lies within two deviations
 TRUNCATED_CENTRE = 1.21
 TRUNCATED = {
-    "f32": (1.5922821760607364, 0.33653229985661925, 0.003757476370320716, -0.003072630881063365, 0.00018481803290189985,
+    "f32": (1.5922821760607364, 0.33653229985661925, 0.003757476370320716, -0.003072630881063365,
+            0.00018481803290189985,
             4.3675129821133096e-05, -6.200873070894165e-06, -4.764901497284274e-07),
-    "f64": (1.5922821818698976, 0.33653229985982763, 0.003757349264105587, -0.003072631128932389, 0.00018525451582684588,
+    "f64": (1.5922821818698976, 0.33653229985982763, 0.003757349264105587, -0.003072631128932389,
+            0.00018525451582684588,
             4.367599003292608e-05, -6.684481492688263e-06, -4.771401161026835e-07, 1.725394436523593e-07,
             -1.874482506632147e-10, -3.781612241171723e-09, 2.2925951216732454e-10, 7.108178680601665e-11,
             -9.257133429697526e-12, -1.0646574436192204e-12, 2.3617407629495364e-13, 9.229085345429377e-15),
@@ -85,7 +87,8 @@ def _turn(whole, bits):
 def _normal(words, dtype):
     """Box-Muller: sqrt(-2 log(a)) * sin(2 pi b) with a in (0, 1], b in [0, 1) from the same block."""
     if dtype is float32:
-        a = words[0].astype(np.float32) * np.float32(2.0**-32) + np.float32(2.0**-33)  # in float32, so that all devices agree
+        # in float32, so that all devices agree
+        a = words[0].astype(np.float32) * np.float32(2.0**-32) + np.float32(2.0**-33)
         wave = _turn(words[1], 32)
     else:
         a = ((_wide(words[0], words[1]) >> np.uint64(11)) + np.uint64(1)).astype(np.float64) * 2.0**-53
@@ -118,7 +121,8 @@ def _integers(words, dtype, low, high):
 
 def _random_type(*, shape, dtype, **_):
     if not dtype.is_floating:
-        raise RuleError(f"there are no {dtype.name} numbers of this kind", "the dtype is float32 or float64", DTypeError)
+        raise RuleError(f"there are no {dtype.name} numbers of this kind", "the dtype is float32 or float64",
+                        DTypeError)
     return TensorType(dtype, tuple(shape))
 
 
@@ -152,7 +156,8 @@ random_uniform_01 = _random(
 
 random_normal_01 = _random(
     "random_normal_01", "normal", _normal, samples=_SAMPLES,
-    doc="Standard normal, by Box-Muller from the words of one block; no value is larger than 6.8 (float32) or 8.6 (float64).",
+    doc="Standard normal, by Box-Muller from the words of one block; no value is larger than 6.8 (float32) or 8.6 "
+        "(float64).",
 )
 
 random_truncated_normal_01 = _random(

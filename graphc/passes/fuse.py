@@ -92,7 +92,7 @@ class _Fuser:
         why = self.obstacle(first, second)
         if why is None:
             first.nodes |= second.nodes
-            first.anchor = first.anchor or second.anchor
+            first.anchor = second.anchor if first.anchor is None else first.anchor
             for node in second.nodes:
                 self.group[node] = first
         elif "fuse" in options.explain:
@@ -102,7 +102,7 @@ class _Fuser:
         """Why two groups cannot be one region; None when they can."""
         if not (first.can_grow and second.can_grow):
             return "one of them is a kernel of its own"
-        if first.anchor and second.anchor:
+        if first.anchor is not None and second.anchor is not None:
             return "two contractions"
         if second.anchor is not None:
             return "a contraction computes nothing before its operands"
@@ -118,16 +118,14 @@ class _Fuser:
         return self.cost_obstacle(first, second, region)
 
     def cost_obstacle(self, first: _Group, second: _Group, region: Region) -> str | None:
-        if first.anchor and region.reduced:
+        if first.anchor is not None and region.reduced:
             return "a reduction of a contraction"
-        if first.anchor or region.reduced and all(region.is_row(n) for n in second.nodes):
-            size = first.anchor.type.rank if first.anchor else len(region.parallel)
+        if first.anchor is not None or region.reduced and all(region.is_row(n) for n in second.nodes):
+            size = first.anchor.type.rank if first.anchor is not None else len(region.parallel)
             streams = sum(1 for load in region.loads
                           if load not in nodes_and_inputs(first.nodes) and _spans(region, load) >= max(size, 1))
             if streams > MAX_STREAMS:
                 return f"its epilogue streams {streams} more arrays"
-        if not first.anchor and not region.reduced and len(region.sizes) > 1:
-            return None
         return None
 
     def region(self, nodes: Iterable[Node], anchor: Node | None) -> Region:
@@ -204,24 +202,29 @@ class _Fuser:
     def add_copies(self) -> None:
         """Moves that no region absorbs need a kernel of their own: their result must lie in memory."""
         needed: set[Node] = set()
-        absorbed = {id(g): self.with_movement(g.nodes) for g in self.group.values()}
-        for node in reversed(self.order):
-            if node.op.kind not in MOVEMENT:
-                continue
-            wanted = node in self.outputs
+        absorbed = {id(g): self.members(g) for g in self.group.values()}
+
+        def is_wanted(node: Node) -> bool:
             for user in self.users.get(node, ()):
                 if user in self.group:
-                    wanted |= node not in absorbed[id(self.group[user])]
-                elif user.op.kind in MOVEMENT:
-                    inside_all = all(node in absorbed[id(g)] for g in self.groups_behind(user))
-                    wanted |= user in needed and user.op.kind is Kind.VIEW or not inside_all
-                else:
-                    wanted = True
-            if wanted:
+                    if node not in absorbed[id(self.group[user])]:
+                        return True
+                elif user.op.kind not in MOVEMENT or user in needed:
+                    return True
+                elif any(node not in absorbed[id(g)] for g in self.groups_behind(user)):
+                    return True
+            return node in self.outputs
+
+        for node in reversed(self.order):
+            if node.op.kind in MOVEMENT and is_wanted(node):
                 needed.add(node)
-        for node in self.order:
-            if node in needed and node.op.kind is Kind.MOVE:
-                self.group[node] = _Group(node)
+                if node.op.kind is Kind.MOVE:
+                    group = self.group[node] = _Group(node)
+                    absorbed[id(group)] = self.members(group)
+
+    def members(self, group: _Group) -> set[Node]:
+        """The nodes of a group's region: its own, and the views and moves that its loads absorb."""
+        return self.with_movement(group.nodes) if group.can_grow or _is_move(group) else set(group.nodes)
 
     def groups_behind(self, node: Node) -> list[_Group]:
         """The groups that a movement node finally feeds."""
@@ -236,7 +239,6 @@ class _Fuser:
     def build(self) -> Graph:
         new: dict[Node, Node] = {}
         built: set[int] = set()
-        last = {id(g): max(self.place[n] for n in g.nodes) for g in self.group.values()}
         stack = [*reversed(self.graph.outputs)]
         for node in self.graph.inputs:
             new[node] = node
@@ -257,7 +259,6 @@ class _Fuser:
             elif id(group) not in built:
                 built.add(id(group))
                 self.make_region(group, new)
-        del last
         return Graph(self.graph.name, self.graph.inputs, tuple(new[o] for o in self.graph.outputs), self.graph.equations)
 
     def plain(self, node: Node, new: dict[Node, Node]) -> Node:
@@ -265,13 +266,13 @@ class _Fuser:
         return node if inputs == node.inputs else make(node.op, inputs, node.attrs, name=node.name, location=node.location)
 
     def region_inputs(self, group: _Group) -> list[Node]:
-        members = self.with_movement(group.nodes) if group.can_grow or _is_move(group) else set(group.nodes)
+        members = self.members(group)
         found = {i: None for n in sorted(members, key=self.place.__getitem__) for i in n.inputs
                  if i not in members and not is_literal(i)}
         return list(found)
 
     def make_region(self, group: _Group, new: dict[Node, Node]) -> None:
-        members = self.with_movement(group.nodes) if group.can_grow or _is_move(group) else set(group.nodes)
+        members = self.members(group)
         inputs = self.region_inputs(group)
         outputs = self.region_outputs(group.nodes)
         inner: dict[Node, Node] = {}

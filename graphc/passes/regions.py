@@ -95,6 +95,8 @@ class Region:
     loads: dict[Node, Source]                 # values that computed nodes take from outside
     outputs: tuple[Node, ...]
     phase: dict[Node, int] = field(default_factory=dict)  # see `_phases`
+    stores: dict[Node, tuple[tuple[Size, ...], Size]] = field(default_factory=dict)  # (strides, offset) of outputs, where
+    # they do not simply fill a buffer of their own
 
     @property
     def parallel(self) -> list[int]:
@@ -103,6 +105,10 @@ class Region:
     def axes(self, node: Node) -> frozenset[int]:
         """The domain axes that a value varies along, by its placement."""
         return frozenset(a for a in self.placement[node] if a is not None)
+
+    def stored(self, node: Node) -> tuple[tuple[Size, ...], Size]:
+        """(strides, offset) with which an output is stored."""
+        return self.stores.get(node, (contiguous(node.type.shape), 0))
 
     def is_row(self, node: Node) -> bool:
         """Whether a value is computed once for each point of the parallel axes."""
@@ -139,8 +145,7 @@ class _Placer:
                 self.used.setdefault(i, []).append(node)
 
     def run(self) -> None:
-        first = self.anchor or next((n.inputs[0] for n in self.nodes if n.op.kind is Kind.REDUCE), None) \
-            or max(self.nodes, key=lambda n: sum(d != 1 for d in n.type.shape))
+        first = self.first()
         axes: list[int | None] = []
         for d in first.type.shape:
             axes.append(None if d == 1 else len(self.sizes))
@@ -166,6 +171,13 @@ class _Placer:
             if node not in self.placement:
                 raise NotARegion(f"{node.label} has no place in the loop nest")
             self.check_complete(node)
+
+    def first(self) -> Node:
+        """The node that spans the domain."""
+        if self.anchor is not None:
+            return self.anchor
+        reductions = [n for n in self.nodes if n.op.kind is Kind.REDUCE]
+        return reductions[0].inputs[0] if reductions else max(self.nodes, key=lambda n: sum(d != 1 for d in n.type.shape))
 
     def merge(self, node: Node, a: Placement, b: Placement) -> Placement:
         merged = tuple(y if x is None else x for x, y in zip(a, b, strict=True))

@@ -8,9 +8,10 @@ from functools import wraps
 
 from graphc.codegen.cpu import math_coefficients as c
 from graphc.codegen.cpu.simd_core import DTYPES, F32, F64, Vector
+from graphc.codegen.cpu.simd_divide import power_of_two, scale_by_power
 
 INFINITY, NAN = float("inf"), float("nan")
-LOG2_E = 1.4426950408889634
+LOG2_E, LN2 = 1.4426950408889634, 0.6931471805599453
 
 
 @dataclass(frozen=True)
@@ -98,18 +99,6 @@ def exponent_of_magic(t, shifted):
     return t.bitcast(shifted, f.integer) - t.bitcast(t.splat(f.magic, shifted.dtype), f.integer)
 
 
-def power_of_two(t, exponent, dtype):
-    """2.0**exponent, a normal number."""
-    f = FORMATS[dtype]
-    return t.bitcast((exponent + f.bias) << f.fraction_bits, dtype)
-
-
-def scale(t, p, exponent):
-    """p * 2**exponent rounded once; two steps reach denormal numbers and the largest ones."""
-    half = exponent >> 1
-    return p * power_of_two(t, half, p.dtype) * power_of_two(t, exponent - half, p.dtype)
-
-
 def clamp_exp(t, x):
     f = FORMATS[x.dtype]
     return t.minimum(t.maximum(x, f.smallest_exp), f.largest_exp)
@@ -118,23 +107,34 @@ def clamp_exp(t, x):
 @float_function
 def exp(t, x):
     p, n = split_exp(t, clamp_exp(t, x))
-    return scale(t, p, n)
+    return scale_by_power(t, p, n)
 
 
 def half_exp(t, x):
     """exp(x) / 2 without overflow where the half is finite; x >= 0."""
     p, n = split_exp(t, t.minimum(x, FORMATS[x.dtype].largest_exp + 1))
-    return scale(t, p, n - 1)
+    return scale_by_power(t, p, n - 1)
 
 
 @float_function
 def exp2(t, x):
     f = FORMATS[x.dtype]
-    x = t.minimum(t.maximum(x, -f.bias - f.fraction_bits - 3.0), f.bias + 2.0)
-    shifted = x + f.magic
-    r = x - (shifted - f.magic)
-    p = t.fma(r, polynomial(t, r, table_of("EXP2", x.dtype)), 1)
-    return scale(t, p, exponent_of_magic(t, shifted))
+    p, n = split_exp2(t, t.minimum(t.maximum(x, -f.bias - f.fraction_bits - 3.0), f.bias + 2.0))
+    return scale_by_power(t, p, n)
+
+
+def exp2_inside(t, x):
+    """2**x where that is known to be a normal number."""
+    p, n = split_exp2(t, x)
+    return p * power_of_two(t, n, x.dtype)
+
+
+def split_exp2(t, x):
+    """(p, n) with 2**x = p * 2**n."""
+    magic = FORMATS[x.dtype].magic
+    shifted = x + magic
+    r = x - (shifted - magic)
+    return t.fma(r, polynomial(t, r, table_of("EXP2", x.dtype)), 1), exponent_of_magic(t, shifted)
 
 
 @float_function
@@ -243,8 +243,8 @@ def log1p(t, x):
     u = 1 + x
     lost = t.select(x < 1, x - (u - 1), 1 - (u - x))
     exponent, f = split_log(t, u)
-    # 2**-exponent; for the largest exponent that is 0, and then nothing is lost.
-    inverse = t.bitcast((n.bias - exponent) << n.fraction_bits, x.dtype)
+    # 2**-exponent, or 0 for the largest ones, where the loss does not matter.
+    inverse = t.bitcast(t.maximum(n.bias - exponent, 0) << n.fraction_bits, x.dtype)
     value = join_log(t, exponent, f + lost * inverse)
     return t.copysign(on_domain(t, x, -1, value), x)
 

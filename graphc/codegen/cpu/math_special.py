@@ -6,9 +6,13 @@ from graphc.codegen.cpu import math_coefficients as c
 from graphc.codegen.cpu.math_exp_log import (
     FORMATS,
     INFINITY,
+    LN2,
+    LOG2_E,
     NAN,
     exp,
+    exp2_inside,
     expm1,
+    exponent_of_magic,
     float_function,
     half_exp,
     in_double,
@@ -16,7 +20,6 @@ from graphc.codegen.cpu.math_exp_log import (
     log1p,
     polynomial,
     quick_two_sum,
-    scale,
     small_to_float,
     split_exp,
     split_log,
@@ -25,6 +28,7 @@ from graphc.codegen.cpu.math_exp_log import (
     two_sum,
 )
 from graphc.codegen.cpu.simd_core import F32, F64
+from graphc.codegen.cpu.simd_divide import power_of_two, scale_by_power
 
 
 @float_function
@@ -85,7 +89,7 @@ def asinh(t, x):
 def acosh(t, x):
     above = x - 1
     value = log1p(t, above + t.sqrt(above + above + above * above))
-    return t.select(x > 2.0**28, log_of_double(t, x), value)
+    return t.select(x > 2.0**28, log_of_double(t, x), t.select(x < 1, NAN, value))
 
 
 def log_of_double(t, x):
@@ -109,7 +113,7 @@ def erf(t, x):
     z = x * x
     near = t.fma(x, polynomial(t, z, table_of("ERF", x.dtype)), x)
     if x.dtype is F32:
-        far = 1 - exp(t, polynomial(t, t.minimum(size, 4.0) - 0.875, c.LOG_ERFC_F32))
+        far = 1 - exp2_inside(t, polynomial(t, t.minimum(size, 4.0) - 0.875, c.LOG2_ERFC_F32))
     else:
         far = 1 - erfc_of_positive(t, size)
     return t.select(size < 0.9, near, t.copysign(far, x))
@@ -130,7 +134,7 @@ def erfc_of_positive(t, x):
     smooth = polynomial(t, (x - 4) / (x + 4), c.ERFC_F64) / (1 + (x + x))
     square, low = two_product(t, x, x)
     p, n = split_exp(t, -square, -low)
-    return scale(t, p * smooth, n)
+    return scale_by_power(t, p * smooth, n)
 
 
 # -- powers
@@ -139,11 +143,24 @@ def erfc_of_positive(t, x):
 @float_function
 def power(t, x, y):
     """x ** y with the special values of C and NumPy."""
-    if x.dtype is F32:
-        wide_x, wide_y = t.convert(x, F64), t.convert(y, F64)
-        size = exp(t, wide_y * log(t, t.abs(wide_x)))
-        return t.convert(power_specials(t, wide_x, wide_y, size), F32)
-    return power_specials(t, x, y, power_of_size(t, t.abs(x), y))
+    size = power_in_double if x.dtype is F32 else power_of_size
+    return power_specials(t, x, y, size(t, t.abs(x), y))
+
+
+def power_in_double(t, x, y):
+    """x ** y for f32 x >= 0, with the few terms in f64 that f32 needs: 2**-35 in the logarithm, 2**-30 after it."""
+    exponent, f = split_log(t, t.convert(x, F64))
+    s = f / (2 + f)
+    z = s * s
+    whole = small_to_float(t, exponent, F64) * LN2
+    logarithm = t.fma(s, t.fma(z, polynomial(t, z, c.ATANH_SHORT_F64), 2), whole)
+    logarithm = t.select(x == 0, -INFINITY, t.select(x == INFINITY, INFINITY, logarithm))
+    argument = t.minimum(t.maximum(t.convert(y, F64) * logarithm, -110.0), 90.0)
+    shifted = t.fma(argument, LOG2_E, FORMATS[F64].magic)
+    r = t.fma(FORMATS[F64].magic - shifted, LN2, argument)
+    p = 1 + t.fma(r * r, polynomial(t, r, c.EXP_SHORT_F64), r)
+    value = t.convert(p * power_of_two(t, exponent_of_magic(t, shifted), F64), F32)
+    return t.select(t.isnan(x), NAN, value)
 
 
 def power_specials(t, x, y, size):
@@ -167,7 +184,7 @@ def power_of_size(t, x, y):
     inside = (product > f.smallest_exp) & (product < f.largest_exp)
     lost = t.select(inside, t.fma(y, low, lost), 0)
     clamped = t.minimum(t.maximum(product, f.smallest_exp), f.largest_exp)
-    return scale(t, *split_exp(t, clamped, lost))
+    return scale_by_power(t, *split_exp(t, clamped, lost))
 
 
 def log_in_two_parts(t, x):

@@ -21,6 +21,7 @@ from graphc.codegen.cpu.simd_core import DTYPES, F32, F64, I8, I64, Int
 
 U64, INT64 = DTYPES["u64"], DTYPES["i64"]
 LARGEST_PLAIN = 1.0e6               # n = x * 2/pi then has at most 20 bits, as the 33-bit parts of pi/2 need
+LARGEST_PLAIN_F32 = 8192.0          # beyond it, what the third part leaves out would be seen
 
 
 # -- sine, cosine, tangent
@@ -78,25 +79,57 @@ def cosine(t, r, low):
 def reduce_angle(t, x):
     """(quadrant, r, low): x is quadrant * pi/2 + r + low, |r| at most pi/4.  `low` is None for f32.
 
-    Both formats are reduced in f64, where the 24 bits of an f32 leave room for one part only.
+    An f32 of moderate size is reduced in f32, where a fused multiply-add makes the products with 24-bit parts of pi/2
+    exact; others in f64.
     """
-    wide = t.convert(x, F64)
-    shifted = t.fma(wide, c.TWO_OVER_PI_F64[0], FORMATS[F64].magic)
+    if x.dtype is F64:
+        return reduce_in_double(t, x)
+    if not t.host.has_fma:
+        return narrow(t, *reduce_in_double(t, t.convert(x, F64)))
+    magic = FORMATS[F32].magic
+    shifted = t.fma(x, c.TWO_OVER_PI_F32[0], magic)
+    count = shifted - magic
+    r = x
+    for part in c.HALF_PI_SHORT_F32:
+        r = t.fma(-count, part, r)
+    quadrant = t.bitcast(shifted, DTYPES["i32"])
+    large = (t.abs(x) > LARGEST_PLAIN_F32) & t.isfinite(x)
+
+    def reduce_the_large():
+        found = t.outline("graphc_reduce_angle", reduce_single, [t.select(large, x, 0)], (DTYPES["i32"], F32))
+        return [t.select(large, a, b) for a, b in zip(found, (quadrant, r), strict=True)]
+
+    quadrant, r = t.when(t.any_lane(large), reduce_the_large, [quadrant, r])
+    return quadrant, r, None
+
+
+def narrow(t, quadrant, r, low):
+    """The f64 reduction of f32 angles as f32."""
+    return t.convert(quadrant, DTYPES["i32"]), t.convert(r, F32), None
+
+
+def reduce_single(t, x):
+    """(quadrant, r) of any finite f32."""
+    return narrow(t, *reduce_in_double(t, t.convert(x, F64)))[:2]
+
+
+def reduce_in_double(t, x):
+    """(quadrant, r, low) of f64 angles: four parts of pi/2, the first three short enough for exact products."""
+    shifted = t.fma(x, c.TWO_OVER_PI_F64[0], FORMATS[F64].magic)
     count = shifted - FORMATS[F64].magic
     first, second, third, fourth = c.HALF_PI_LONG_F64
-    high, low1 = two_sum(wide - count * first, -count * second)
+    high, low1 = two_sum(x - count * first, -count * second)
     high, low2 = two_sum(high, -count * third)
     high, low = quick_two_sum(high, (low1 + low2) - count * fourth)
     quadrant = t.bitcast(shifted, INT64)
-    large = (t.abs(wide) > LARGEST_PLAIN) & t.isfinite(wide)
+    large = (t.abs(x) > LARGEST_PLAIN) & t.isfinite(x)
 
     def reduce_the_large():
-        found = t.outline("graphc_reduce_large_angle", reduce_large_angle, [t.select(large, wide, 2.0**30)],
+        found = t.outline("graphc_reduce_large_angle", reduce_large_angle, [t.select(large, x, 2.0**30)],
                           (INT64, F64, F64))
         return [t.select(large, a, b) for a, b in zip(found, (quadrant, high, low), strict=True)]
 
-    quadrant, high, low = t.when(t.any_lane(large), reduce_the_large, [quadrant, high, low])
-    return (quadrant, t.convert(high, F32), None) if x.dtype is F32 else (quadrant, high, low)
+    return t.when(t.any_lane(large), reduce_the_large, [quadrant, high, low])
 
 
 def reduce_large_angle(t, x):

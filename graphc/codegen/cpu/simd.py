@@ -10,6 +10,7 @@ from functools import partial
 from llvmlite import ir
 
 from graphc.codegen.cpu import math as vector_math
+from graphc.codegen.cpu import random as vector_random
 from graphc.codegen.cpu import simd_divide, simd_lanes, simd_memory
 from graphc.codegen.cpu.simd_core import BOOL, DTYPES, F32, I32, I64, Dtype, Emitter, Int, Vector
 
@@ -38,7 +39,8 @@ class Tracer(Emitter):
             table[f"ramp_{name}"] = partial(self.ramp, dtype)
             table[f"to_{name}"] = partial(self.cast, dtype=dtype)
             table[f"bitcast_{name}"] = partial(self.bitcast, dtype=dtype)
-        return (table | simd_memory.functions(self) | simd_lanes.functions(self) | vector_math.functions(self))
+        return (table | simd_memory.functions(self) | simd_lanes.functions(self) | vector_math.functions(self)
+                | vector_random.functions(self))
 
     # -- what the operators of Vector and Int need from other files
 

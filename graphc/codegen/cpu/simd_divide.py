@@ -149,6 +149,6 @@ def power_of_two(t, exponent, dtype):
 
 
 def scale_by_power(t, x, exponent):
-    """x * 2**exponent in two steps, so that any exponent of a finite number can be reached."""
+    """x * 2**exponent rounded once; two steps reach denormal numbers and the largest ones."""
     half = exponent >> 1
     return x * power_of_two(t, half, x.dtype) * power_of_two(t, exponent - half, x.dtype)

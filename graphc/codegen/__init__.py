@@ -1,0 +1,1 @@
+"""Code generation: regions to kernels (`lower`), kernels to native code (`cpu`), programs (`plan`, `build`)."""

@@ -1,0 +1,125 @@
+"""Builds programs: fused graph to lowered calls, plan, native kernels, and a `Program` record that needs no compiler."""
+from __future__ import annotations
+
+import functools
+import hashlib
+import sys
+import time
+from pathlib import Path
+
+from graphc.codegen.copies import copy_call
+from graphc.codegen.kernel import Kernel, LoopKernel, kernel_text
+from graphc.codegen.lower import Buffer, Call, Target
+from graphc.codegen.plan import Plan, Planner
+from graphc.codegen.regions import Lowered, lower_graph
+from graphc.codegen.statements import RUN
+from graphc.config import options
+from graphc.ir import dims
+from graphc.ir.graph import Graph
+from graphc.ir.node import Node
+from graphc.ir.op import Kind
+from graphc.passes.regions import Source, contiguous
+from graphc.program import ArraySpec, FailureSpec, Program, RecordSpec
+
+
+@functools.cache
+def cpu_target() -> Target:
+    """The lowering target for this machine's processor."""
+    from graphc.codegen.cpu.host import host
+    found = host()
+    return Target(found.vector_bytes, found.vector_registers, cheap_masks=found.vector_bytes == 64)
+
+
+def lower(graph: Graph, target: Target | None = None) -> tuple[Lowered, Plan]:
+    """The kernel calls of a fused graph and the plan of its program."""
+    lowered = lower_graph(graph, target or cpu_target())
+
+    def copy(value: Node, source: Buffer, written: Buffer) -> Call:
+        memory = Source(value, contiguous(value.type.shape), 0)
+        return copy_call("copy", value, memory, source, written, line=value.location)
+    return lowered, Planner(lowered, copy).plan()
+
+
+_compiled: dict[tuple[Kernel, int], tuple[str, bytes]] = {}
+
+
+def emit(kernel: Kernel):
+    """The Numba source of a kernel, for this machine's vectors."""
+    from graphc.codegen.cpu.emit_contract import emit_contract
+    from graphc.codegen.cpu.emit_loops import emit_loops
+    lanes = cpu_target().vector_bytes // kernel.item_bytes
+    return emit_loops(kernel, lanes) if isinstance(kernel, LoopKernel) else emit_contract(kernel, lanes)
+
+
+def compile_kernel(kernel: Kernel) -> tuple[str, bytes]:
+    """(symbol, object code) of a kernel; equal kernels are compiled once in a process."""
+    key = (kernel, cpu_target().vector_bytes)
+    if key not in _compiled:
+        from graphc.codegen.cpu.compile import compile_source
+        start = time.perf_counter()
+        source = emit(kernel)
+        symbol = f"graphc_{kernel.name}_{hashlib.sha256(source.text.encode()).hexdigest()[:12]}"
+        symbol = "".join(c if c.isalnum() else "_" for c in symbol)
+        if options.debug >= 4:
+            print(f"{kernel_text(kernel)}\n{source.text}", file=sys.stderr)
+        _compiled[key] = symbol, compile_source(source, symbol)
+        if options.debug:
+            print(f"graphc: kernel {kernel.name} compiled in {(time.perf_counter() - start) * 1e3:.0f} ms", file=sys.stderr)
+    return _compiled[key]
+
+
+def build(graph: Graph, dump: Path | None = None) -> Program:
+    """The program of a fused graph."""
+    lowered, plan = lower(graph)
+    objects: dict[str, bytes] = {}
+    for record in plan.records:
+        symbol, code = compile_kernel(record.call.kernel)
+        objects[symbol] = code
+    if dump is not None:
+        write_kernels(plan, dump)
+    return assemble(graph, lowered, plan, objects)
+
+
+def write_kernels(plan: Plan, folder: Path) -> None:
+    """The kernel IR and the generated source of every kernel, as files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for kernel in dict.fromkeys(r.call.kernel for r in plan.records):
+        symbol, _ = compile_kernel(kernel)
+        (folder / f"{symbol}.kernel").write_text(kernel_text(kernel) + "\n")
+        (folder / f"{symbol}.py").write_text(emit(kernel).text)
+
+
+def assemble(graph: Graph, lowered: Lowered, plan: Plan, objects: dict[str, bytes]) -> Program:
+    """The program record: everything in it is numbers, texts and bytes."""
+    where: dict[Buffer, str] = {RUN: "run"}
+    for kind, buffers in (("feed", plan.feeds), ("variable", plan.variables), ("constant", plan.constants),
+                          ("output", plan.outputs)):
+        for k, buffer in enumerate(buffers):
+            where.setdefault(buffer, f"{kind} {k}")
+    for buffer, slot in plan.slot_of.items():
+        where[buffer] = f"slot {slot}"
+    for buffer, target in plan.aliases.items():
+        where[buffer] = where[target]
+    records, failures = [], []
+    for record in plan.records:
+        call = record.call
+        words = [where[b] for b in call.buffers] + [f"= {size}" for size in call.sizes]
+        if call.kernel.may_fail:
+            words += ["error", f"= {len(failures)}"]
+            failures += [FailureSpec(f.op, f.message, f.culprit, f.dtype, tuple(str(d) for d in f.shape),
+                                     None if f.limit is None else str(f.limit), str(f.location or "")) for f in call.failures]
+        records.append(RecordSpec(compile_kernel(call.kernel)[0], tuple(words), call.serial, record.barrier,
+                                  call.kernel.may_fail, str(call.operations), not isinstance(call.kernel, LoopKernel),
+                                  str(call.location or "")))
+    def spec(node):
+        return ArraySpec(node.label, node.type.dtype.name, tuple(str(d) for d in node.type.shape), str(node.location or ""))
+    inputs = {role: tuple(spec(n) for n in graph.inputs if n.attrs["role"] == role) for role in ("feed", "variable")}
+    outputs = tuple(spec(o) for o in graph.outputs if o.op.kind is not Kind.EFFECT or o.op.rule.action != "write")
+    constants = tuple(n.attrs["value"].value for n in graph.nodes() if n.op.kind is Kind.CONSTANT)
+    names = sorted({n for node in graph.inputs for d in node.type.shape for n in dims.names(d)})
+    written = tuple(o.inputs[0].label for o in graph.outputs if o.op.kind is Kind.EFFECT and o.op.rule.action == "write")
+    equations = tuple((str(e.left), str(e.right), str(e.location or "")) for e in graph.equations)
+    return Program(graph.name, tuple(names), inputs["feed"], inputs["variable"], constants, outputs, written, equations,
+                   tuple(records), tuple(str(s) for s in plan.slots), tuple(failures), objects)
+
+

@@ -1,0 +1,111 @@
+"""Lowering of what only moves data: copies, fills, assemblies of parts, and sums into rows picked by an index."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from graphc.codegen.kernel import LoopKernel, Phase, Store
+from graphc.codegen.loops import LoopLowering
+from graphc.codegen.lower import Buffer, Call, Failure, Parameters
+from graphc.codegen.statements import Strides, Writer, item_bytes
+from graphc.ir import dims
+from graphc.ir.dims import Size
+from graphc.ir.node import CONSTANT, INPUT, Node
+from graphc.ir.op import Array
+from graphc.ir.types import TensorType
+from graphc.passes.regions import Region, Source, contiguous
+
+
+def stand_in(type_: TensorType) -> Node:
+    """A node that stands for memory which no node of the graph describes."""
+    return Node(INPUT, (), {"type": type_, "role": "feed", "variable": None}, type_, name="memory")
+
+
+def whole_domain(shape: Sequence[Size]) -> tuple[list[Size], tuple[int | None, ...]]:
+    """(sizes of the domain, placement) of a value that spans the domain alone."""
+    sizes: list[Size] = []
+    placement: list[int | None] = []
+    for d in shape:
+        placement.append(None if d == 1 else len(sizes))
+        if d != 1:
+            sizes.append(d)
+    return sizes, tuple(placement)
+
+
+class _Copy(LoopLowering):
+    """A region without arithmetic: its output is its load."""
+
+    def row_targets(self, phase, stores=True):
+        return [(n, True) for n in self.region.outputs]
+
+
+def copy_call(name: str, value: Node, source: Source, read: Buffer | None, written: Buffer,
+              stored: tuple[tuple[Size, ...], Size] | None = None, line=None) -> Call:
+    """A kernel that copies a value of `value`'s type from `source` into `written` (at `stored`, else filling it)."""
+    sizes, placement = whole_domain(value.type.shape)
+    region = Region([], sizes, {value: placement}, frozenset(), {value: source}, (value,),
+                    stores={value: stored} if stored else {})
+    buffers = {value: written} | ({source.node: read} if read is not None else {})
+    return _Copy(name, region, buffers, line).whole()
+
+
+def fill_call(type_: TensorType, number, written: Buffer, line=None) -> Call:
+    """A kernel that fills `written` with a number."""
+    array = np.array(number, type_.dtype.numpy)
+    literal = Node(CONSTANT, (), {"value": Array(array)}, TensorType(type_.dtype, ()))
+    return copy_call("fill", stand_in(type_), Source(literal, (0,) * type_.rank, 0), None, written, line=line)
+
+
+def assemble_calls(node: Node, buffers: Mapping[Node, Buffer]) -> list[Call]:
+    """The fill and the copies of an ASSEMBLE node."""
+    rule, types = node.op.rule, tuple(i.type for i in node.inputs)
+    calls = []
+    fill = rule.fill(node.attrs)
+    if fill is not None:
+        calls.append(fill_call(node.type, fill, buffers[node], node.location))
+    strides = contiguous(node.type.shape)
+    for source, where in zip(node.inputs, rule.parts(types, node.type, node.attrs), strict=True):
+        offset: Size = 0
+        over: list[Size] = [0] * source.type.rank
+        for a, axis in enumerate(where.axes):
+            offset = offset + strides[a] * where.offsets[a]
+            if axis is not None:
+                over[axis] = strides[a] * where.steps[a]
+        calls.append(copy_call(node.op.name, stand_in(source.type), Source(source, contiguous(source.type.shape), 0),
+                               buffers[source], buffers[node], (tuple(over), offset), node.location))
+    return calls
+
+
+def scatter_calls(node: Node, buffers: Mapping[Node, Buffer]) -> list[Call]:
+    """Zeros, then each update added to its row, in order: the same sums at any number of threads."""
+    indices, updates = node.inputs
+    axis, count = node.op.rule.axis(node.attrs), indices.type.rank
+    sizes, placement = whole_domain(updates.type.shape)
+    index_placement = placement[axis:axis + count]
+    walked = [a for a in index_placement if a is not None]
+    parallel = [a for a in range(len(sizes)) if a not in walked]
+    region = Region([], sizes, {updates: placement, indices: index_placement}, frozenset(walked),
+                    {n: Source(n, contiguous(n.type.shape), 0) for n in (updates, indices)}, ())
+    parameters = Parameters()
+    names = [(f"p{k}", [a]) for k, a in enumerate(parallel)] + [(f"r{k}", [a]) for k, a in enumerate(walked)]
+    over = Strides(region, parameters, names)
+    writer = Writer(region, buffers, parameters, over)
+    body = writer.section([(indices, False), (updates, False)])
+    result = contiguous(node.type.shape)
+    row, rest = result[axis], (*result[:axis], *result[axis + 1:])
+    access_placement = (*placement[:axis], *placement[axis + count:])
+    rows = node.type.shape[axis]
+    failure = parameters.failure(Failure(node.op.name, "index out of range", indices.label, indices.type.dtype.name,
+                                         tuple(indices.type.shape), rows, node.location))
+    target = writer.store_at(writer.names[updates], buffers[node], node.type.dtype.short,
+                             over.over_axes(rest, access_placement))
+    body.append(Store(target.value, target.access, writer.names[indices], parameters.size(row),
+                      parameters.size(rows, keep=()), failure, over.over_axes(contiguous(indices.type.shape), index_placement)))
+    axes_p = tuple((n, parameters.size(sizes[a], keep=(1,))) for n, (a,) in names if n[0] == "p") or (("p0", 1),)
+    axes_r = tuple((n, parameters.size(sizes[a], keep=(1,))) for n, (a,) in names if n[0] == "r") or (("r0", 1),)
+    phase = Phase(tuple(body), (), ())
+    kernel = LoopKernel(node.op.name, parameters.buffer_names, parameters.size_names, axes_p, axes_r, axes_p[-1][0], (),
+                        (phase,), item_bytes((), (phase,)), may_fail=True)
+    call = parameters.call(kernel, serial=not parallel, operations=dims.product(sizes), location=node.location)
+    return [fill_call(node.type, 0, buffers[node], node.location), call]

@@ -1,0 +1,286 @@
+"""Loop kernels as Numba source: a skeleton of plain loops that Numba compiles, around traced vector bodies."""
+from __future__ import annotations
+
+from graphc.codegen.cpu.bodies import HELPERS, Body, make_body
+from graphc.codegen.cpu.source import KernelSource, Skeleton
+from graphc.codegen.kernel import Literal, LoopKernel, Phase, Statement
+from graphc.codegen.statements import needed_later
+
+ROWS_IN_BLOCK = 256     # rows that are summed before the sum is added to the total, where lanes run across the rows
+ITEMS_IN_BLOCK = 4096   # the same where lanes run along them
+
+
+def emit_loops(kernel: LoopKernel, lanes: int) -> KernelSource:
+    """The source of a loop kernel for vectors of `lanes` elements."""
+    return _LoopEmitter(kernel, lanes).emit()
+
+
+class _LoopEmitter:
+    def __init__(self, kernel: LoopKernel, lanes: int):
+        self.kernel, self.lanes = kernel, lanes
+        self.along = any(kernel.vector == a for a, _ in kernel.reduced)
+        self.skeleton = Skeleton(kernel, lanes)
+        self.dtypes = {s.name: s.dtype for s in self.all_statements() if hasattr(s, "dtype")}
+        for phase in kernel.phases:
+            for a in phase.accumulators:
+                self.dtypes[a.name] = a.dtype
+                self.dtypes[a.position] = "i64"
+        axes = [a for a, _ in (*kernel.parallel, *kernel.reduced)] + ["item"]
+        self.integers = [*axes, *kernel.buffers, *kernel.sizes, "error", "record"]
+        self.vectors = list(self.dtypes)
+
+    def all_statements(self) -> list[Statement]:
+        found = list(self.kernel.before)
+        for phase in self.kernel.phases:
+            found += [*phase.body, *phase.after]
+        return found
+
+    def emit(self) -> KernelSource:
+        kernel = self.kernel
+        if not kernel.phases:
+            self.elementwise()
+        elif kernel.chunk:
+            self.chunks()
+        elif self.along:
+            self.rows()
+        else:
+            self.columns()
+        return self.skeleton.source(HELPERS)
+
+    # bodies ------------------------------------------------------------------------------------------------------------
+
+    def literals(self, statements) -> list[Statement]:
+        """Literals of other sections that these statements take: they are written again, at no cost."""
+        known = {s.name for s in statements if getattr(s, "name", "")}
+        wanted = {u for s in statements for u in _uses(s)} - known
+        found = {s.name: s for s in self.all_statements() if isinstance(s, Literal) and s.name in wanted}
+        return list(found.values())
+
+    def section(self, name: str, statements, results=(), first=(), last=(), masked=True, extra=()) -> Body:
+        statements = [*self.literals([*statements, *extra]), *statements]
+        body = make_body(name, statements, self.kernel.vector, self.integers, self.vectors,
+                         [(r, self.dtypes[r]) for r in results], first, last, masked)
+        self.skeleton.bodies.append(body)
+        return body
+
+    def row_results(self) -> list[list[str]]:
+        """What each row section (before, after phase 0, ...) hands on to later sections."""
+        sections: list = [self.kernel.before]
+        for phase in self.kernel.phases:
+            uses_of_accumulators = [_Use(a.value) for a in phase.accumulators]
+            sections += [[*phase.body, *uses_of_accumulators], phase.after]
+        later = needed_later(sections)
+        literal = {s.name for s in self.all_statements() if isinstance(s, Literal)}
+        result = []
+        for k, section in enumerate(later):
+            if k % 2 == 0:
+                accumulators = self.accumulator_names(self.kernel.phases[k // 2 - 1]) if k else []
+                taken = {u for s in sections[k + 1:] for statement in s for u in _uses(statement)}
+                result.append([n for n in [*section, *(a for a in accumulators if a in taken)] if n not in literal])
+        return result
+
+    @staticmethod
+    def accumulator_names(phase: Phase) -> list[str]:
+        return [n for a in phase.accumulators for n in ((a.name, a.position) if a.arg else (a.name,))]
+
+    def combine_lines(self, phase: Phase, masked: bool) -> list[str]:
+        lines = []
+        for a in phase.accumulators:
+            if a.arg:
+                axis = self.kernel.reduced[-1][0]
+                position = f"ramp_i64({axis}, 1)" if self.along else f"splat_i64({axis})"
+                lines.append(f"better, place_ = better_{a.arg}({a.name}, {a.position}, {a.value}, {position})")
+                pairs = ((a.name, "better"), (a.position, "place_"))
+            else:
+                lines.append(f"better = {a.combine.format(acc=a.name, x=a.value)}")
+                pairs = ((a.name, "better"),)
+            for name, new in pairs:
+                lines.append(f"{name} = {new} if mask is None else select(mask, {new}, {name})" if masked
+                             else f"{name} = {new}")
+        return lines
+
+    def phase_body(self, number_: int, phase: Phase) -> Body:
+        names = self.accumulator_names(phase)
+        return self.section(f"phase{number_}", phase.body, names, last=self.combine_lines(phase, self.along),
+                            extra=[_Use(a.value) for a in phase.accumulators])
+
+    def join_body(self, number_: int, phase: Phase) -> Body:
+        """Adds the accumulators of a block, called `<name>_block`, to the totals."""
+        lines = []
+        for a in phase.accumulators:
+            if a.arg:
+                lines.append(f"{a.name}, {a.position} = better_{a.arg}({a.name}, {a.position}, {a.name}_block, "
+                             f"{a.position}_block)")
+            else:
+                lines.append(f"{a.name} = {a.combine.format(acc=a.name, x=a.name + '_block')}")
+        names = self.accumulator_names(phase)
+        body = make_body(f"join{number_}", [], "", [], [*names, *(f"{n}_block" for n in names)],
+                         [(n, self.dtypes[n]) for n in names], last=lines, masked=False)
+        self.skeleton.bodies.append(body)
+        return body
+
+    def after_body(self, number_: int, phase: Phase, results) -> Body:
+        return self.section(f"after{number_}", phase.after, results, first=self.horizontal_lines(phase))
+
+    def horizontal_lines(self, phase: Phase) -> list[str]:
+        if not self.along:
+            return []
+        return [f"{a.name}, {a.position} = horizontal_arg{a.arg}({a.name}, {a.position})" if a.arg
+                else f"{a.name} = {a.horizontal}({a.name})" for a in phase.accumulators]
+
+    # skeletons ---------------------------------------------------------------------------------------------------------
+
+    def elementwise(self) -> None:
+        kernel, s = self.kernel, self.skeleton
+        body = self.section("each", kernel.before)
+        *outer, (axis, size) = kernel.parallel
+        s.line(f"whole = {size} // {self.lanes} * {self.lanes}")
+        if outer:
+            s.rows(outer)
+            s.open(f"for {axis} in range(0, whole, {self.lanes}):")
+            s.call(body)
+            s.close()
+            s.open(f"if whole < {size}:")
+            s.line(f"{axis} = whole")
+            s.call(body, count=f"{size} - whole")
+            return
+        s.line(f"begin = whole // {self.lanes} * thread // threads * {self.lanes}")
+        s.line(f"end = whole // {self.lanes} * (thread + 1) // threads * {self.lanes}")
+        if kernel.stream and (streamed := _streamed(body)):
+            s.bodies.append(streamed)
+            s.open(f"if {kernel.stream} > 0:")
+            s.open(f"for {axis} in range(begin, end, {self.lanes}):")
+            s.call(streamed)
+            s.close()
+            s.line("begin = end")
+            s.close()
+        s.open(f"for {axis} in range(begin, end, {self.lanes}):")
+        s.call(body)
+        s.close()
+        s.open(f"if thread == threads - 1 and whole < {size}:")
+        s.line(f"{axis} = whole")
+        s.call(body, count=f"{size} - whole")
+
+    def start(self, phase: Phase, suffix: str = "") -> None:
+        for a in phase.accumulators:
+            self.skeleton.splat(a.name + suffix, a.dtype, a.init)
+            if a.arg:
+                self.skeleton.splat(a.position + suffix, "i64", 0)
+
+    def rows(self) -> None:
+        """Lanes along the last reduced axis; a work item is a point of the parallel axes."""
+        kernel, s = self.kernel, self.skeleton
+        results = self.row_results()
+        before = self.section("before", kernel.before, results[0])
+        s.rows(kernel.parallel)
+        s.call(before)
+        for k, phase in enumerate(kernel.phases):
+            self.row_pass(k, phase, "0", kernel.reduced[0][1])
+            if phase.accumulators or phase.after:
+                s.call(self.after_body(k, phase, results[k + 1]))
+
+    def row_pass(self, k: int, phase: Phase, start: str, stop) -> None:
+        """The loops over the reduced axes, the last one by vectors; the first one from `start` to `stop`."""
+        kernel, s = self.kernel, self.skeleton
+        body = self.phase_body(k, phase)
+        blocked = kernel.blocked and phase.accumulators
+        self.start(phase)
+        depth = len(s.indents)
+        for position, (axis, size) in enumerate(kernel.reduced[:-1]):
+            s.open(f"for {axis} in range({start}, {stop}):" if position == 0 else f"for {axis} in range({size}):")
+        axis, size = kernel.reduced[-1]
+        first, last = (start, stop) if len(kernel.reduced) == 1 else ("0", size)
+        suffix = ""
+        if blocked:
+            join = self.join_body(k, phase)
+            s.open(f"for block in range({first}, {last}, {ITEMS_IN_BLOCK}):")
+            s.line(f"stop{k} = min(block + {ITEMS_IN_BLOCK}, {last})")
+            first, last, suffix = "block", f"stop{k}", "_block"
+            self.start(phase, suffix)
+        s.line(f"whole = {last} // {self.lanes} * {self.lanes}" if first == "0" else
+               f"whole = {first} + ({last} - {first}) // {self.lanes} * {self.lanes}")
+        s.open(f"for {axis} in range({first}, whole, {self.lanes}):")
+        s.call(body, suffix=suffix)
+        s.close()
+        s.open(f"if whole < {last}:")
+        s.line(f"{axis} = whole")
+        s.call(body, count=f"{last} - whole", suffix=suffix)
+        s.close()
+        if blocked:
+            s.call(join)
+        s.close_to(depth)
+
+    def columns(self) -> None:
+        """Lanes along the last parallel axis; the reduced axes are walked one step at a time."""
+        kernel, s = self.kernel, self.skeleton
+        results = self.row_results()
+        before = self.section("before", kernel.before, results[0])
+        *outer, (axis, size) = kernel.parallel
+        s.line(f"blocks = ({size} + {self.lanes - 1}) // {self.lanes}")
+        s.rows([*outer, ("column", "blocks")])
+        s.line(f"{axis} = column * {self.lanes}")
+        s.line(f"live = {size} - {axis}")
+        s.call(before, count="live")
+        for k, phase in enumerate(kernel.phases):
+            body = self.phase_body(k, phase)
+            blocked = kernel.blocked and phase.accumulators
+            self.start(phase)
+            depth = len(s.indents)
+            for r, n in kernel.reduced[:-1]:
+                s.open(f"for {r} in range({n}):")
+            r, n = kernel.reduced[-1]
+            if blocked:
+                join = self.join_body(k, phase)
+                s.open(f"for block in range(0, {n}, {ROWS_IN_BLOCK}):")
+                self.start(phase, "_block")
+                s.open(f"for {r} in range(block, min(block + {ROWS_IN_BLOCK}, {n})):")
+            else:
+                s.open(f"for {r} in range({n}):")
+            s.call(body, count="live", suffix="_block" if blocked else "")
+            s.close()
+            if blocked:
+                s.call(join)
+            s.close_to(depth)
+            if phase.accumulators or phase.after:
+                s.call(self.after_body(k, phase, results[k + 1]), count="live")
+
+    def chunks(self) -> None:
+        """A whole-array reduction: a work item is a chunk of the first reduced axis."""
+        kernel, s = self.kernel, self.skeleton
+        results = self.row_results()
+        phase = kernel.phases[0]
+        size = kernel.reduced[0][1]
+        before = self.section("before", kernel.before, results[0])
+        s.line(f"items = ({size} + {kernel.chunk - 1}) // {kernel.chunk}")
+        s.rows([("item", "items")])
+        s.call(before)
+        s.line(f"start = item * {kernel.chunk}")
+        s.line(f"stop = min(start + {kernel.chunk}, {size})")
+        self.row_pass(0, phase, "start", "stop")
+        s.call(self.after_body(0, phase, ()))
+
+
+class _Use:
+    """Says that a section takes a value."""
+
+    name = ""
+
+    def __init__(self, value: str):
+        self.value = value
+
+
+def _uses(statement) -> tuple[str, ...]:
+    from graphc.codegen.kernel import uses
+    return (statement.value,) if isinstance(statement, _Use) else uses(statement)
+
+
+def _streamed(body: Body) -> Body | None:
+    """The body with stores that bypass the caches; None when it has none."""
+    import re
+    pattern = re.compile(r"^store_(\w+)\((.*), mask\)$")
+    lines = [pattern.sub(r"stream_\1(\2)", line) for line in body.lines]
+    if lines == body.lines:
+        return None
+    return Body("stream", lines, body.results, body.vectors, body.parameters)
+
+

@@ -1,0 +1,104 @@
+"""The source of one kernel: traced bodies, and a skeleton that Numba compiles."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from graphc.codegen.cpu.bodies import Body, number
+
+
+@dataclass
+class KernelSource:
+    """What `build` compiles. `text` is a Python module; `traced` maps the name of each intrinsic that the skeleton calls to
+    (body function, result dtypes, constants); `splats` to (dtype, value); `tiles` to what makes other intrinsics.
+    """
+
+    name: str
+    text: str
+    lanes: int
+    traced: dict[str, tuple[str, tuple[str, ...], dict]]
+    splats: dict[str, tuple[str, float | int | bool]]
+    tiles: dict[str, object] = field(default_factory=dict)
+
+
+class Skeleton:
+    """Writes the loops of a kernel, and keeps the bodies that they call."""
+
+    def __init__(self, kernel, lanes: int):
+        self.kernel, self.lanes = kernel, lanes
+        self.lines: list[str] = []
+        self.indents: list[int] = [1]
+        self.bodies: list[Body] = []
+        self.traced: dict[str, tuple[str, tuple[str, ...], dict]] = {}
+        self.splats: dict[str, tuple[str, float | int | bool]] = {}
+        names = [*kernel.buffers, *kernel.sizes] + (["error", "record"] if kernel.may_fail else [])
+        for k, name in enumerate(names):
+            self.line(f"{name} = arg(args, {k})")
+
+    def line(self, text: str) -> None:
+        self.lines.append("    " * self.indents[-1] + text)
+
+    def open(self, text: str) -> None:
+        """A line that starts a block."""
+        self.line(text)
+        self.indents.append(self.indents[-1] + 1)
+
+    def close(self) -> None:
+        self.indents.pop()
+
+    def close_to(self, depth: int) -> None:
+        """Close blocks until only `depth` are open."""
+        del self.indents[depth:]
+
+    def rows(self, axes: Sequence[tuple[str, object]]) -> None:
+        """Open the loop over this thread's part of all points of `axes`, and work out the coordinates."""
+        if not axes:
+            return
+        if len(axes) == 1:
+            axis, size = axes[0]
+            self.open(f"for {axis} in range({size} * thread // threads, {size} * (thread + 1) // threads):")
+            return
+        self.line(f"rows = {' * '.join(str(size) for _, size in axes)}")
+        self.open("for row in range(rows * thread // threads, rows * (thread + 1) // threads):")
+        self.line("rest = row")
+        for axis, size in reversed(axes[1:]):
+            self.line(f"{axis} = rest % {size}")
+            self.line(f"rest = rest // {size}")
+        self.line(f"{axes[0][0]} = rest")
+
+    def splat(self, name: str, dtype: str, value) -> None:
+        """name = a vector of one number."""
+        key = f"start_{len(self.splats)}"
+        for known, entry in self.splats.items():
+            if entry == (dtype, value) and type(entry[1]) is type(value):
+                key = known
+        self.splats[key] = (dtype, value)
+        self.line(f"{name} = {key}()  # {number(value)}")
+
+    def call(self, body: Body, count: str | None = None, suffix: str = "") -> None:
+        """Call a body, masked to `count` lanes if given; accumulators carry `suffix` in the skeleton's names."""
+        if not body.lines and not body.results:
+            return
+        intrinsic, constants = body.name, {}
+        if "count" in body.parameters and count is None:
+            constants = {"count": None}
+            intrinsic += "_whole"
+        self.traced[intrinsic] = (body.name, tuple(d for _, d in body.results), constants)
+        results = [n for n, _ in body.results]
+        arguments = []
+        for p in body.parameters:
+            if p == "count":
+                arguments += [count] if count is not None else []
+            else:
+                arguments.append(p + suffix if suffix and p in results else p)
+        text = f"{intrinsic}({', '.join(str(a) for a in arguments)})"
+        self.line(f"{', '.join(n + suffix for n in results)} = {text}" if results else text)
+
+    def source(self, preamble: str = "") -> KernelSource:
+        """The finished module."""
+        used = {name for name, _, _ in self.traced.values()}
+        bodies = "\n\n".join(b.text() for b in self.bodies if b.name in used)
+        head = f'"""Kernel {self.kernel.name}, vectors of {self.lanes}. Bodies are traced, `kernel` is compiled by Numba."""\n'
+        skeleton = "def kernel(args, thread, threads):\n" + "\n".join(self.lines) + "\n"
+        return KernelSource(self.kernel.name, "\n\n".join([head + preamble, bodies, skeleton]), self.lanes, dict(self.traced),
+                            dict(self.splats))

@@ -1,0 +1,186 @@
+"""The register tile of a contraction: one intrinsic, emitted instruction by instruction.
+
+Written as Python statements, each multiply-add would have to be typed by Numba; emitted here, a tile compiles in a fraction
+of the time (DESIGN 5.3).
+"""
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from graphc.codegen.cpu.simd import DTYPES, Int, Tracer, Vector
+from graphc.codegen.cpu.simd_core import I32, I64, POINTER
+
+K_BLOCK = 1024  # products that are summed before the sum is added to the total
+
+
+class _Loop:
+    """A counted loop in LLVM IR: `with _Loop(builder, n) as i:`; values carried around it are set by `carry`."""
+
+    def __init__(self, builder, start, stop, step, carried):
+        self.builder, self.stop, self.step = builder, stop, step
+        self.entry = builder.block
+        self.body = builder.append_basic_block("loop")
+        self.done = builder.append_basic_block("done")
+        builder.cbranch(builder.icmp_signed("<", start, stop), self.body, self.done)
+        builder.position_at_end(self.body)
+        self.index = builder.phi(I64)
+        self.index.add_incoming(start, self.entry)
+        self.phis = [builder.phi(v.type) for v in carried]
+        for phi, value in zip(self.phis, carried, strict=True):
+            phi.add_incoming(value, self.entry)
+        self.carried = list(carried)
+
+    def close(self, values):
+        """End the body with the new values of what is carried; returns their values after the loop."""
+        builder = self.builder
+        following = builder.add(self.index, self.step)
+        last = builder.block
+        self.index.add_incoming(following, last)
+        for phi, value in zip(self.phis, values, strict=True):
+            phi.add_incoming(value, last)
+        builder.cbranch(builder.icmp_signed("<", following, self.stop), self.body, self.done)
+        builder.position_at_end(self.done)
+        results = []
+        for start, value in zip(self.carried, values, strict=True):
+            phi = builder.phi(value.type)
+            phi.add_incoming(start, self.entry)
+            phi.add_incoming(value, last)
+            results.append(phi)
+        return results
+
+
+class Tile:
+    """Emits C[rows, vectors * lanes] = A B and the epilogue. Addresses in bytes, strides and sizes in elements."""
+
+    def __init__(self, builder, rows: int, vectors: int, lanes: int, dtype: str, masked: bool):
+        self.builder, self.rows, self.vectors, self.lanes = builder, rows, vectors, lanes
+        self.tracer = Tracer(builder, lanes)
+        self.dtype = DTYPES[dtype]
+        self.element = self.dtype.register
+        self.vector = ir.VectorType(self.element, lanes)
+        self.masked = masked
+        self.masks: list[Vector] = []
+
+    def at(self, base, index):
+        return self.builder.gep(base, [index], source_etype=self.element)
+
+    def emit(self, a, a_row, a_k, b, b_k, k, rows_live, columns_live, epilogue: Callable[[int, int, Vector, Vector], None]):
+        """The tile at addresses a and b; rows and columns beyond the live ones are computed from valid memory, not stored."""
+        build = self.builder
+        a, b = (build.inttoptr(x, POINTER) for x in (a, b))
+        row_a = [self.at(a, build.mul(a_row, self.clamped(r, rows_live))) for r in range(self.rows)]
+        self.masks = [self.tracer.tail(Int(build.sub(columns_live, I64(v * self.lanes)), self.tracer))
+                      for v in range(self.vectors)]
+        total = self.scratch()
+        zeros = [self.tracer.splat(0, self.dtype).ir] * (self.rows * self.vectors)
+        block = _Loop(build, I64(0), k, I64(K_BLOCK), zeros)
+        end = build.add(block.index, I64(K_BLOCK))
+        end = build.select(build.icmp_signed("<", end, k), end, k)
+        inner = _Loop(build, block.index, end, I64(1), zeros)
+        sums = inner.close(self.step(row_a, a_k, b, b_k, inner.index, inner.phis))
+        sums = self.add_total(total, block.index, sums)
+        self.save_total(total, end, k, sums)
+        sums = block.close(sums)
+        for r in range(self.rows):
+            with build.if_then(build.icmp_signed(">", rows_live, I64(r))):
+                for v in range(self.vectors):
+                    epilogue(r, v, Vector(sums[r * self.vectors + v], self.dtype, self.tracer), self.masks[v])
+
+    def clamped(self, row: int, live):
+        """`row`, or the last live row."""
+        last = self.builder.sub(live, I64(1))
+        return self.builder.select(self.builder.icmp_signed("<", last, I64(row)), last, I64(row))
+
+    def scratch(self):
+        """Room for the sums of earlier blocks of k."""
+        with self.builder.goto_entry_block():
+            room = self.builder.alloca(ir.ArrayType(self.vector, self.rows * self.vectors))
+            room.align = 64
+        return room
+
+    def step(self, row_a, a_k, b, b_k, p, sums):
+        """One step of k: the sums plus the outer product of a column of A and a row of B."""
+        build = self.builder
+        row_b, at_a = self.at(b, build.mul(p, b_k)), build.mul(p, a_k)
+        panel = [self.load_b(row_b, v) for v in range(self.vectors)]
+        updated = []
+        for r in range(self.rows):
+            scalar = build.load(self.at(row_a[r], at_a), typ=self.element)
+            x = self.splat(scalar)
+            for v in range(self.vectors):
+                updated.append(self.tracer.fma(x, panel[v], Vector(sums[r * self.vectors + v], self.dtype, self.tracer)).ir)
+        return updated
+
+    def splat(self, scalar) -> Vector:
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        lanes = ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
+        one = self.builder.insert_element(undefined, scalar, I32(0))
+        return Vector(self.builder.shuffle_vector(one, undefined, lanes), self.dtype, self.tracer)
+
+    def load_b(self, row, v: int) -> Vector:
+        address = self.builder.ptrtoint(row, I64)
+        names = self.tracer.namespace()
+        mask = self.masks[v] if self.masked else None
+        return names[f"load_{self.dtype.name}"](Int(address, self.tracer), v * self.lanes, mask)
+
+    def add_total(self, total, start, sums):
+        """The sums plus those of earlier blocks, where there were any."""
+        build = self.builder
+        before = build.block
+        more, joined = build.append_basic_block("more"), build.append_basic_block("joined")
+        build.cbranch(build.icmp_signed(">", start, I64(0)), more, joined)
+        build.position_at_end(more)
+        added = [(Vector(s, self.dtype, self.tracer) + Vector(build.load(self.slot(total, k), typ=self.vector), self.dtype,
+                                                             self.tracer)).ir for k, s in enumerate(sums)]
+        build.branch(joined)
+        more = build.block
+        build.position_at_end(joined)
+        found = []
+        for old, new in zip(sums, added, strict=True):
+            phi = build.phi(self.vector)
+            phi.add_incoming(old, before)
+            phi.add_incoming(new, more)
+            found.append(phi)
+        return found
+
+    def save_total(self, total, end, k, sums) -> None:
+        """Keep the sums for the next block, where there is one."""
+        with self.builder.if_then(self.builder.icmp_signed("<", end, k), likely=False):
+            for n, s in enumerate(sums):
+                self.builder.store(s, self.slot(total, n))
+
+    def slot(self, total, n: int):
+        return self.builder.gep(total, [I64(0), I64(n)], source_etype=ir.ArrayType(self.vector, self.rows * self.vectors))
+
+
+def product_tile(rows: int, vectors: int, lanes: int, dtype: str, masked: bool, epilogue):
+    """Numba intrinsic tile(a, a_row, a_k, b, b_k, k, rows_live, columns_live, m, n, *others).
+
+    epilogue: a traced function of (names among m, n and the others, acc, mask); called for each row and vector of the tile
+    with the coordinates of its first lane.
+    """
+    parameters = list(inspect.signature(epilogue).parameters)
+    others = [p for p in parameters if p not in ("m", "n", "acc", "mask")]
+    names = ["a", "a_row", "a_k", "b", "b_k", "k", "rows_live", "columns_live", "m", "n", *others]
+
+    def typed(_, *kinds):
+        def codegen(context, builder, signature, values):
+            tile = Tile(builder, rows, vectors, lanes, dtype, masked)
+            given = dict(zip(others, (Int(v, tile.tracer) for v in values[10:]), strict=True))
+            m, n = (Int(v, tile.tracer) for v in values[8:10])
+
+            def run(r, v, acc, mask):
+                known = {"m": m + r, "n": n + v * lanes, "acc": acc, "mask": mask, **given}
+                tile.tracer.run(epilogue, [known[p] for p in parameters])
+            tile.emit(*values[:8], run)
+            return context.get_dummy_value()
+        return types.void(*[types.intp] * len(names)), codegen
+
+    space = {"typed": typed}
+    exec(f"def tile(typing, {', '.join(names)}):\n    return typed(typing, {', '.join(names)})\n", space)
+    return intrinsic(space["tile"])

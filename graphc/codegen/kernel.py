@@ -1,0 +1,258 @@
+"""The kernel IR: what a kernel does, with every choice made and no target in it. The only input of the emitters.
+
+Sizes, strides and offsets are `Int`s: a number, or the name of a parameter that a call supplies, so that one kernel serves
+all sizes. Two calls whose kernels compare equal share one compiled kernel.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+Int = int | str
+
+
+@dataclass(frozen=True)
+class Access:
+    """The address of an element: `buffer` + offset + sum of stride * axis, in elements of `dtype`."""
+
+    buffer: str
+    dtype: str
+    strides: tuple[tuple[str, Int], ...] = ()
+    offset: Int = 0
+
+    def stride(self, axis: str) -> Int:
+        """The stride along `axis`; 0 when the access does not vary along it."""
+        return dict(self.strides).get(axis, 0)
+
+
+@dataclass(frozen=True)
+class Load:
+    """name = the element at `access`. With `index`, the name of an integer value, `index * scale` is added to the place;
+    lanes whose index is outside [0, limit) read nothing, give 0, and are reported as failure number `failure`.
+    """
+
+    name: str
+    access: Access
+    index: str = ""
+    scale: Int = 0
+    limit: Int = 0
+    failure: int = -1
+    element: tuple[tuple[str, Int], ...] = ()  # strides that number the elements of the index tensor
+
+    @property
+    def dtype(self) -> str:
+        return self.access.dtype
+
+
+@dataclass(frozen=True)
+class Literal:
+    """name = a number."""
+
+    name: str
+    dtype: str
+    value: float | int | bool
+
+
+@dataclass(frozen=True)
+class Coordinate:
+    """name = offset + sum of stride * axis, as a number of `dtype`."""
+
+    name: str
+    dtype: str
+    strides: tuple[tuple[str, Int], ...]
+    offset: Int = 0
+
+
+@dataclass(frozen=True)
+class Compute:
+    """name = text, an expression over earlier names."""
+
+    name: str
+    dtype: str
+    text: str
+    uses: tuple[str, ...]
+    line: str = field(default="", compare=False)  # the user's line, for the reader of the source
+
+
+@dataclass(frozen=True)
+class Check:
+    """Where `condition` (an expression) holds, the run has failed: report `value` and the element's number."""
+
+    condition: str
+    value: str
+    failure: int
+    element: tuple[tuple[str, Int], ...]
+    uses: tuple[str, ...]
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Store:
+    """Put `value` at `access`; with `index`, add it at `index * scale` further on (see Load)."""
+
+    value: str
+    access: Access
+    index: str = ""
+    scale: Int = 0
+    limit: Int = 0
+    failure: int = -1
+    element: tuple[tuple[str, Int], ...] = ()
+    name: str = ""
+
+
+Statement = Load | Literal | Coordinate | Compute | Check | Store
+
+
+@dataclass(frozen=True)
+class Accumulator:
+    """name = `value` combined over the reduced axes, from `init`. `arg`: "min" or "max" when the position is wanted;
+    then `name` holds the value, `position` the coordinate along the reduced axis.
+    """
+
+    name: str
+    dtype: str
+    value: str
+    combine: str
+    horizontal: str
+    init: float | int | bool
+    arg: str = ""
+    position: str = ""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One pass over the reduced axes, then what is computed once per row from its accumulators."""
+
+    body: tuple[Statement, ...]
+    accumulators: tuple[Accumulator, ...]
+    after: tuple[Statement, ...]
+
+
+@dataclass(frozen=True)
+class LoopKernel:
+    """A loop nest: for each point of the `parallel` axes `before`, then the phases.
+
+    axes are (name, size). `vector` is the axis that lanes run along: the last parallel axis, or the last reduced one.
+    chunk: with it, one work item is that many steps of the first reduced axis, its number is the axis "item", and only
+    `phases[0]` exists. blocked: sums are taken over blocks first. stream: name of a parameter that is nonzero when the
+    results are so large that stores should bypass the caches.
+    """
+
+    name: str = field(compare=False)
+    buffers: tuple[str, ...]
+    sizes: tuple[str, ...]
+    parallel: tuple[tuple[str, Int], ...]
+    reduced: tuple[tuple[str, Int], ...]
+    vector: str
+    before: tuple[Statement, ...]
+    phases: tuple[Phase, ...]
+    item_bytes: int
+    chunk: Int = 0
+    blocked: bool = False
+    stream: str = ""
+    may_fail: bool = False
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One side of a contraction: strides of its batch axes, of its own free axis (m or n), and of the summed axis k."""
+
+    access: Access
+    free: Int
+    summed: Int
+
+
+@dataclass(frozen=True)
+class ContractKernel:
+    """C[batch, m, n] = sum over k of A[batch, m, k] B[batch, k, n], then `epilogue` on each element, named "acc".
+
+    The axes of epilogue statements are the batch axes' names, "m" and "n". A tile of `rows` x `vectors` registers is
+    computed at a time. pack: the buffer that B's panels are copied to first, in the order in which the tile reads them.
+    Sums run over k in blocks of `block`, each in order, so that results depend on shapes alone.
+    """
+
+    name: str = field(compare=False)
+    buffers: tuple[str, ...]
+    sizes: tuple[str, ...]
+    dtype: str
+    batch: tuple[tuple[str, Int], ...]
+    m: Int
+    n: Int
+    k: Int
+    a: Operand
+    b: Operand
+    rows: int
+    vectors: int
+    pack: str
+    epilogue: tuple[Statement, ...]
+    item_bytes: int
+    may_fail: bool = False
+
+
+Kernel = LoopKernel | ContractKernel
+
+
+def uses(statement: Statement) -> tuple[str, ...]:
+    """The names of values that a statement takes."""
+    if isinstance(statement, Compute | Check):
+        return statement.uses
+    if isinstance(statement, Store):
+        return (statement.value, statement.index) if statement.index else (statement.value,)
+    return (statement.index,) if isinstance(statement, Load) and statement.index else ()
+
+
+def statements(kernel: Kernel) -> Iterator[Statement]:
+    """All statements of a kernel."""
+    if isinstance(kernel, ContractKernel):
+        yield from kernel.epilogue
+    else:
+        yield from kernel.before
+        for phase in kernel.phases:
+            yield from phase.body
+            yield from phase.after
+
+
+def kernel_text(kernel: Kernel) -> str:
+    """A kernel as text, for dumps: the fields, one statement a line."""
+    head = f"kernel {kernel.name}({', '.join(kernel.buffers + kernel.sizes)}) "
+    if isinstance(kernel, ContractKernel):
+        batch = "".join(f"{a}<{n}, " for a, n in kernel.batch)
+        lines = [head + "{", f"  for {batch}m<{kernel.m}, n<{kernel.n}: acc = sum over k<{kernel.k} of a * b"
+                 f"  # tile {kernel.rows}x{kernel.vectors} vectors{', b packed' if kernel.pack else ''}",
+                 f"    a: {_place(kernel.a)}", f"    b: {_place(kernel.b)}"]
+        return "\n".join(lines + [f"    {_line(s)}" for s in kernel.epilogue] + ["}"])
+    axes = ", ".join(f"{a}<{n}" for a, n in kernel.parallel) or "once"
+    lines = [head + "{", f"  for {axes}:  # vectors along {kernel.vector}"]
+    lines += [f"    {_line(s)}" for s in kernel.before]
+    for phase in kernel.phases:
+        lines.append(f"    for {', '.join(f'{a}<{n}' for a, n in kernel.reduced)}:")
+        lines += [f"      {_line(s)}" for s in phase.body]
+        for a in phase.accumulators:
+            lines.append(f"      {a.name} <- {a.arg or a.combine.format(acc=a.name, x=a.value)}")
+        lines += [f"    {_line(s)}" for s in phase.after]
+    return "\n".join([*lines, "}"])
+
+
+def _place(operand: Operand) -> str:
+    terms = "".join(f" + {s}*{a}" for a, s in operand.access.strides)
+    return f"{operand.access.buffer}[{operand.access.offset}{terms} + {operand.free}*free + {operand.summed}*k]"
+
+
+def _at(access: Access, index: str, scale: Int) -> str:
+    terms = [str(access.offset)] if access.offset != 0 or not access.strides else []
+    terms += [a if s == 1 else f"{s}*{a}" for a, s in access.strides] + ([f"{scale}*{index}"] if index else [])
+    return f"{access.buffer}[{' + '.join(terms)}]"
+
+
+def _line(s: Statement) -> str:
+    if isinstance(s, Load):
+        return f"{s.name}: {s.dtype} = {_at(s.access, s.index, s.scale)}"
+    if isinstance(s, Store):
+        return f"{_at(s.access, s.index, s.scale)} {'+=' if s.index else '='} {s.value}"
+    if isinstance(s, Literal):
+        return f"{s.name}: {s.dtype} = {s.value}"
+    if isinstance(s, Coordinate):
+        return f"{s.name}: {s.dtype} = {s.offset}" + "".join(f" + {k}*{a}" for a, k in s.strides)
+    if isinstance(s, Check):
+        return f"fail {s.failure} where {s.condition}"
+    return f"{s.name}: {s.dtype} = {s.text}" + (f"  # {s.line}" if s.line else "")

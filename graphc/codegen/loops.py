@@ -1,0 +1,233 @@
+"""Lowering of loop regions: which axes are looped over, in which order, what is vectorised, what is split into chunks."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from graphc.codegen.kernel import Accumulator, LoopKernel, Phase, Statement
+from graphc.codegen.lower import Buffer, Call, Parameters
+from graphc.codegen.statements import Strides, Writer, accumulator_of, item_bytes
+from graphc.ir import dims
+from graphc.ir.dims import Size
+from graphc.ir.node import Node
+from graphc.ir.op import Kind
+from graphc.passes.regions import Region, contiguous
+
+BLOCK = 4096            # elements that are summed before the sum is added to the total: accuracy, and chunks of work
+SMALL = 4 * BLOCK       # a whole-array reduction of at most so many elements is one kernel
+STREAM_BYTES = 16 << 20  # results larger than this bypass the caches
+
+
+class LoopLowering:
+    """Turns one loop region into one or two kernel calls."""
+
+    def __init__(self, name: str, region: Region, buffers: Mapping[Node, Buffer], line=None):
+        self.name, self.region, self.buffers, self.line = name, region, buffers, line
+        self.order = self.axis_order()
+
+    # axes --------------------------------------------------------------------------------------------------------------
+
+    def all_strides(self) -> list[tuple[Size, ...]]:
+        """The strides over the domain of everything that is addressed: what axes can be merged depends on them."""
+        region = self.region
+        found = [spread(region, s.strides, region.placement[n]) for n, s in region.loads.items() if n in region.placement]
+        found += [spread(region, region.stored(n)[0], region.placement[n]) for n in region.outputs]
+        for node in region.nodes:
+            if node.op.kind is Kind.RANDOM or _fails(node):
+                found.append(spread(region, contiguous(node.type.shape), region.placement[node]))
+            if node.op.kind is Kind.INDEX:
+                found.append(spread(region, node.op.rule.value(node.type, node.attrs)[1], region.placement[node]))
+            if node.op.kind is Kind.GATHER:
+                found.append(gather_strides(region, node)[0])
+                found.append(spread(region, contiguous(node.inputs[1].type.shape), region.placement[node.inputs[1]]))
+            if node.op.kind is Kind.REDUCE and node.op.rule.arg:
+                found.append(spread(region, (1,) * len(region.sizes), tuple(range(len(region.sizes)))))
+        return found
+
+    def axis_order(self) -> tuple[list[list[int]], list[list[int]]]:
+        """(parallel, reduced) axes, outermost first, each a list of domain axes that are walked as one."""
+        strides = self.all_strides()
+
+        def merged(axes: Sequence[int]) -> list[list[int]]:
+            groups: list[list[int]] = []
+            for axis in axes:
+                if groups and all(s[groups[-1][-1]] == s[axis] * self.region.sizes[axis] for s in strides):
+                    groups[-1].append(axis)
+                else:
+                    groups.append([axis])
+            return groups
+        return merged(self.region.parallel), merged(sorted(self.region.reduced))
+
+    def along_reduced(self) -> bool:
+        """Whether lanes run along the last reduced axis: where more loads are contiguous."""
+        region = self.region
+        if not region.reduced:
+            return False
+        if not region.parallel:
+            return True
+        last = {False: region.parallel[-1], True: max(region.reduced)}
+        votes = {False: 0, True: 0}
+        for node, source in region.loads.items():
+            if node in region.placement and source.strides:
+                for side, axis in last.items():
+                    votes[side] += spread(region, source.strides, region.placement[node])[axis] == 1
+        return votes[True] >= votes[False] if last[True] > last[False] else votes[True] > votes[False]
+
+    # kernels -----------------------------------------------------------------------------------------------------------
+
+    def calls(self) -> list[Call]:
+        """The kernel calls, in order."""
+        elements = dims.product(self.region.sizes)
+        if self.region.reduced and not self.region.parallel and not _surely_small(elements) \
+                and not any(n.op.kind is Kind.REDUCE and n.op.rule.arg for n in self.region.nodes):
+            return self.chunked()
+        return [self.whole()]
+
+    def strides(self, parameters: Parameters, parallel, reduced) -> Strides:
+        """Maps strides over the domain to strides over named axes."""
+        names: list[tuple[str, list[int]]] = [(f"p{k}", g) for k, g in enumerate(parallel)]
+        names += [(f"r{k}", g) for k, g in enumerate(reduced)]
+        return Strides(self.region, parameters, names)
+
+    def sizes(self, parameters: Parameters, groups, letter: str):
+        return tuple((f"{letter}{k}", parameters.size(dims.product(self.region.sizes[a] for a in g), keep=(1,)))
+                     for k, g in enumerate(groups))
+
+    def whole(self) -> Call:
+        """One kernel for the whole region."""
+        parallel, reduced = self.order
+        parameters = Parameters()
+        along = self.along_reduced()
+        sizes_p, sizes_r = self.sizes(parameters, parallel, "p"), self.sizes(parameters, reduced, "r")
+        if self.region.reduced and not sizes_r:
+            raise AssertionError("a reduction without axes")
+        if not along and not sizes_p:  # numbers alone: lanes need an axis, of size 1
+            sizes_p = (("p0", 1),)
+        vector = (sizes_r if along else sizes_p)[-1][0]
+        writer = Writer(self.region, self.buffers, parameters, self.strides(parameters, parallel, reduced))
+        before = writer.section(self.row_targets(0))
+        phases = tuple(self.phase(writer, k, vector) for k in range(self.phase_count()))
+        elements = dims.product(self.region.sizes)
+        stream = ""
+        if not self.region.reduced and len(sizes_p) == 1 and not _surely_small(elements):
+            stream = str(parameters.size(self.stream_flag(elements)))
+        kernel = LoopKernel(self.name, parameters.buffer_names, parameters.size_names, sizes_p, sizes_r, vector,
+                            tuple(before), phases, item_bytes(before, phases),
+                            blocked=any(p.accumulators for p in phases) and not self.short_rows(), stream=stream,
+                            may_fail=bool(parameters.failures))
+        return parameters.call(kernel, serial=not parallel, operations=elements * len(self.region.nodes), location=self.line)
+
+    def stream_flag(self, elements: Size) -> Size:
+        """A size that is 0 as long as the results are small."""
+        width = max((o.type.dtype.size for o in self.region.outputs), default=4)
+        return dims.floordiv(elements * width, STREAM_BYTES)
+
+    def short_rows(self) -> bool:
+        return _surely_small(dims.product(self.region.sizes[a] for a in self.region.reduced), BLOCK)
+
+    def chunked(self) -> list[Call]:
+        """A whole-array reduction: a kernel that reduces fixed chunks, and one that joins their results."""
+        region, (_, reduced) = self.region, self.order
+        first, partials = Parameters(), {}
+        sizes_r = self.sizes(first, reduced, "r")
+        outer = dims.product(region.sizes[a] for a in reduced[0])
+        inner = dims.product(region.sizes[a] for g in reduced[1:] for a in g)
+        chunk = max(1, SMALL // inner) if isinstance(inner, int) else 1
+        items = dims.floordiv(outer + chunk - 1, chunk)
+        writer = Writer(region, self.buffers, first, self.strides(first, [], reduced))
+        before = writer.section(self.row_targets(0, stores=False))
+        phase = self.phase(writer, 0, "", stores=False)
+        stores = []
+        for accumulator in phase.accumulators:
+            buffer = Buffer(f"partial_{accumulator.name}", items * _width(accumulator.dtype))
+            partials[accumulator.name] = buffer
+            stores.append(writer.store_at(accumulator.name, buffer, accumulator.dtype, (("item", 1),)))
+        phase = Phase(phase.body, phase.accumulators, tuple(stores))
+        kernel = LoopKernel(self.name + "_chunks", first.buffer_names, first.size_names, (), sizes_r, sizes_r[-1][0],
+                            tuple(before), (phase,), item_bytes(before, (phase,)), chunk=chunk, blocked=True,
+                            may_fail=bool(first.failures))
+        elements = dims.product(region.sizes)
+        call = first.call(kernel, operations=elements * len(region.nodes), location=self.line)
+        return [call, self.joined(phase.accumulators, partials, items, writer.names)]
+
+    def joined(self, accumulators: Sequence[Accumulator], partials: Mapping[str, Buffer], items: Size,
+               names: Mapping[Node, str]) -> Call:
+        """The kernel that combines the chunks' results and computes what follows from them."""
+        parameters = Parameters()
+        size = parameters.size(items, keep=())
+        writer = Writer(self.region, self.buffers, parameters, self.strides(parameters, [], []))
+        writer.names.update(names)
+        before = writer.section(self.row_targets(0))
+        body: list[Statement] = []
+        again = []
+        for accumulator in accumulators:
+            name = f"{accumulator.name}p"
+            body.append(writer.load_at(name, partials[accumulator.name], accumulator.dtype, (("r0", 1),)))
+            again.append(Accumulator(accumulator.name, accumulator.dtype, name, accumulator.combine, accumulator.horizontal,
+                                     accumulator.init))
+        after = writer.section(self.row_targets(1), known_reductions=True)
+        phases = (Phase(tuple(body), tuple(again), tuple(after)),)
+        kernel = LoopKernel(self.name + "_join", parameters.buffer_names, parameters.size_names, (), (("r0", size),), "r0",
+                            tuple(before), phases, item_bytes(before, phases), blocked=True, may_fail=bool(parameters.failures))
+        return parameters.call(kernel, serial=True, operations=items, location=self.line)
+
+    # sections ----------------------------------------------------------------------------------------------------------
+
+    def phase_count(self) -> int:
+        return max((self.region.phase[n] for n in self.region.nodes if n.op.kind is Kind.REDUCE), default=0) + \
+            (1 if any(not self.region.is_row(n) and n in self.region.outputs and self.region.phase[n] == self.last_reduction()
+                      for n in self.region.nodes) and self.region.reduced else 0)
+
+    def last_reduction(self) -> int:
+        return max((self.region.phase[n] for n in self.region.nodes if n.op.kind is Kind.REDUCE), default=0)
+
+    def row_targets(self, phase: int, stores: bool = True) -> list[tuple[Node, bool]]:
+        """(row node known after `phase` passes, whether to store it)."""
+        region = self.region
+        return [(n, stores and n in region.outputs) for n in region.nodes
+                if region.is_row(n) and region.phase[n] == phase and n.op.kind is not Kind.INDEX
+                or region.is_row(n) and region.phase[n] == phase and n in region.outputs]
+
+    def phase(self, writer: Writer, number: int, vector: str, stores: bool = True) -> Phase:
+        region = self.region
+        reductions = [n for n in region.nodes if n.op.kind is Kind.REDUCE and region.phase[n] == number + 1]
+        targets = [(n.inputs[0], False) for n in reductions]
+        targets += [(n, True) for n in region.nodes
+                    if n in region.outputs and not region.is_row(n) and region.phase[n] == number]
+        writer.forget_full()
+        body = writer.section(targets)
+        accumulators = tuple(accumulator_of(n, writer.names, writer.value(n.inputs[0])) for n in reductions)
+        after = writer.section(self.row_targets(number + 1, stores), known_reductions=True) if reductions and stores else []
+        return Phase(tuple(body), accumulators, tuple(after))
+
+
+def spread(region: Region, strides: Sequence[Size], placement) -> tuple[Size, ...]:
+    """Strides over a value's own axes as strides over the domain's axes."""
+    found: list[Size] = [0] * len(region.sizes)
+    for stride, axis in zip(strides, placement, strict=True):
+        if axis is not None:
+            found[axis] = stride
+    return tuple(found)
+
+
+def gather_strides(region: Region, node: Node) -> tuple[tuple[Size, ...], Size]:
+    """(strides of the gathered tensor over the domain, stride along the gathered axis)."""
+    source = region.loads[node.inputs[0]]
+    axis, rank = node.op.rule.axis(node.attrs), node.inputs[1].type.rank
+    placement = region.placement[node]
+    rest = (*placement[:axis], *placement[axis + rank:])
+    strides = (*source.strides[:axis], *source.strides[axis + 1:])
+    return spread(region, strides, rest), source.strides[axis]
+
+
+def _fails(node: Node) -> bool:
+    return node.op.kind is Kind.ELEMENTWISE and bool(node.op.rule.fails)
+
+
+def _surely_small(elements: Size, limit: int = SMALL) -> bool:
+    return isinstance(elements, int) and elements <= limit
+
+
+def _width(dtype: str) -> int:
+    return {"bool": 1, "u8": 1}.get(dtype, int(dtype[1:]) // 8 if dtype[1:].isdigit() else 8)
+
+

@@ -1,0 +1,76 @@
+"""Lowers a fused graph: each region to kernel calls, each value to a buffer."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphc.codegen.contractions import ContractLowering
+from graphc.codegen.copies import assemble_calls, copy_call, scatter_calls
+from graphc.codegen.loops import LoopLowering
+from graphc.codegen.lower import Buffer, Call, Target
+from graphc.errors import CompileError, report
+from graphc.ir.graph import Graph
+from graphc.ir.node import RESULT, Node
+from graphc.ir.op import Kind
+from graphc.passes.fuse import is_literal
+from graphc.passes.regions import COMPUTED, MOVEMENT, analyse, source_of
+
+
+@dataclass
+class Lowered:
+    """Kernel calls in graph order, and the buffer of each value of the graph."""
+
+    graph: Graph
+    calls: list[Call]
+    buffers: dict[Node, Buffer]
+
+
+def lower_graph(graph: Graph, target: Target) -> Lowered:
+    """The kernel calls of a fused graph."""
+    buffers: dict[Node, Buffer] = {}
+    calls: list[Call] = []
+    regions: dict[Node, dict[int, Buffer]] = {}
+    for node in graph.nodes():
+        kind = node.op.kind
+        if kind is Kind.REGION:
+            outputs = node.attrs["body"].outputs
+            made = [Buffer(o.name or node.label, o.type.bytes, node if len(outputs) == 1 else None) for o in outputs]
+            inner = dict(zip(node.attrs["body"].inputs, (buffers[i] for i in node.inputs), strict=True))
+            calls += region_calls(node, inner, made, target)
+            if len(outputs) == 1:
+                buffers[node] = made[0]
+            else:
+                regions[node] = dict(enumerate(made))
+        elif node.op is RESULT:
+            buffers[node] = regions[node.inputs[0]][node.attrs["index"]]
+            buffers[node].node = node
+        elif kind in (Kind.INPUT, Kind.CONSTANT):
+            buffers[node] = Buffer(node.label, node.type.bytes, node)
+        elif kind in (Kind.VIEW, Kind.EFFECT):
+            buffers[node] = buffers[node.inputs[-1]]
+        else:
+            raise report(CompileError, f"{node.op.name}: the graph is not fused", [("node", node.describe())])
+    return Lowered(graph, calls, buffers)
+
+
+def region_calls(node: Node, inputs: dict[Node, Buffer], outputs: list[Buffer], target: Target) -> list[Call]:
+    """The kernel calls of one region."""
+    body: Graph = node.attrs["body"]
+    order = body.nodes()
+    members = [n for n in order if n.op.kind not in (Kind.INPUT, Kind.CONSTANT)]
+    buffers = {**inputs, **dict(zip(body.outputs, outputs, strict=True))}
+    inside = set(members)
+    anchor = next((n for n in members if n.op.kind is Kind.CONTRACT), None)
+    if anchor is not None:
+        region = analyse(order, members, body.outputs, anchor)
+        sources = tuple(source_of(i, inside.__contains__) for i in anchor.inputs)
+        return ContractLowering(body.name, region, anchor, sources, buffers, target, node.location).calls()  # type: ignore[arg-type]
+    last = members[-1]
+    if last.op.kind is Kind.ASSEMBLE:
+        return assemble_calls(last, buffers)
+    if last.op.kind is Kind.SCATTER:
+        return scatter_calls(last, buffers)
+    if not any(n.op.kind in COMPUTED for n in members):
+        source = source_of(last, lambda n: n.op.kind in MOVEMENT)
+        read = None if is_literal(source.node) else inputs[source.node]
+        return [copy_call(body.name, last, source, read, outputs[0], line=node.location)]
+    return LoopLowering(body.name, analyse(order, members, body.outputs), buffers, node.location).calls()

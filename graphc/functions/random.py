@@ -1,0 +1,105 @@
+"""Public random functions.
+
+The numbers are a pure function of the graph's seed, the op's seed, the run number and the element
+(`graphc.ops.random`).
+The seeds follow TensorFlow 1:
+
+    set_random_seed   seed=        the numbers
+    not called        None         differ from process to process: the graph draws a seed from the system, once
+    called            None         the same in each process, as long as the graph is built in the same order
+    not called        given        the same in each process
+    called            given        the same in each process, whatever else the graph holds
+
+Each run of a session counts on, so it gives other numbers than the run before.
+"""
+from __future__ import annotations
+
+import os
+
+from graphc.errors import ArgumentError, DTypeError, report
+from graphc.functions.sizes import full_shape
+from graphc.ir.container import Graph, get_default_graph
+from graphc.ir.node import Node, as_node, is_tensor
+from graphc.ir.types import as_dtype, float32
+from graphc.ops import elementwise, random
+
+DEFAULT_SEED = 87654321  # TensorFlow's, for a graph without a seed in which an op has one
+
+
+def set_random_seed(seed: int | None) -> None:
+    """Set the seed of the default graph, for the ops made from now on; None forgets it."""
+    get_default_graph().seed = None if seed is None else int(seed)
+
+
+def get_seed(op_seed: int | None) -> tuple[int, int]:
+    """(graph seed, op seed) for an op made now, 32 bits each."""
+    graph = get_default_graph()
+    number = len(graph.nodes) if op_seed is None else int(op_seed)
+    if graph.seed is not None:
+        return _word(graph.seed), _word(number)
+    return _word(_entropy(graph) if op_seed is None else DEFAULT_SEED), _word(number)
+
+
+def _entropy(graph: Graph) -> int:
+    """A seed from the system, the same for all ops of a graph."""
+    return graph.scope_state.setdefault("random_entropy", int.from_bytes(os.urandom(4), "little"))
+
+
+def _word(seed: int) -> int:
+    """A seed of any size and sign as 32 bits."""
+    return (seed ^ seed >> 32) & 0xFFFFFFFF
+
+
+def _common(shape, dtype, seed, what: str) -> dict:
+    graph_seed, op_seed = get_seed(seed)
+    return {"shape": full_shape(shape, what), "dtype": as_dtype(dtype), "seed": graph_seed, "op_seed": op_seed}
+
+
+def random_uniform(shape, minval=0, maxval=None, dtype=float32, seed=None, name=None) -> Node:
+    """Uniform numbers in [minval, maxval): floats (default [0, 1)), or int32 and int64, for which maxval must be given.
+
+    Bounds of floats may be tensors that broadcast to the shape; bounds of integers are numbers.
+    """
+    dtype = as_dtype(dtype)
+    if dtype.is_integer:
+        if maxval is None or is_tensor(minval) or is_tensor(maxval):
+            raise report(ArgumentError, "random_uniform: integers need minval and maxval as numbers")
+        return random.random_integers(**_common(shape, dtype, seed, "random_uniform"), low=int(minval),
+                                      high=int(maxval), name=name)
+    _floats_only("random_uniform", dtype)
+    high = 1 if maxval is None else maxval
+    unit = random.random_uniform_01(**_common(shape, dtype, seed, "random_uniform"),
+                                    name=name if _is(minval, 0) and _is(high, 1) else None)
+    if _is(minval, 0) and _is(high, 1):
+        return unit
+    span = high - minval if is_tensor(high) or is_tensor(minval) else float(high) - float(minval)
+    return _shifted(unit, span, minval, name)
+
+
+def random_normal(shape, mean=0.0, stddev=1.0, dtype=float32, seed=None, name=None) -> Node:
+    """Numbers of the normal distribution. mean and stddev are numbers or tensors that broadcast to the shape."""
+    _floats_only("random_normal", as_dtype(dtype))
+    return _shifted(random.random_normal_01(**_common(shape, dtype, seed, "random_normal")), stddev, mean, name)
+
+
+def truncated_normal(shape, mean=0.0, stddev=1.0, dtype=float32, seed=None, name=None) -> Node:
+    """Numbers of the normal distribution within two standard deviations of the mean: others are never drawn."""
+    _floats_only("truncated_normal", as_dtype(dtype))
+    unit = random.random_truncated_normal_01(**_common(shape, dtype, seed, "truncated_normal"))
+    return _shifted(unit, stddev, mean, name)
+
+
+def _floats_only(what: str, dtype) -> None:
+    if not dtype.is_floating:
+        raise report(DTypeError, f"{what}: {dtype.name} is not accepted", rule="the dtype is float32 or float64")
+
+
+def _is(value, number) -> bool:
+    return not is_tensor(value) and isinstance(value, int | float) and value == number
+
+
+def _shifted(unit: Node, scale, offset, name) -> Node:
+
+    last = name if _is(offset, 0) else None
+    scaled = unit if _is(scale, 1) else elementwise.multiply(unit, as_node(scale, unit.dtype), name=last)
+    return scaled if _is(offset, 0) else elementwise.add(scaled, as_node(offset, unit.dtype), name=name)

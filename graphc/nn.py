@@ -1,0 +1,286 @@
+"""`graphc.nn`: activations, cross entropies and small layers' arithmetic, as TensorFlow 1 spells them."""
+from __future__ import annotations
+
+from graphc.errors import ArgumentError, DTypeError, ShapeError, report
+from graphc.functions import math as functions
+from graphc.functions.math import log_sigmoid, sigmoid, tanh
+from graphc.ir.node import Node, as_node, is_tensor
+from graphc.ir.types import as_shape, float32
+from graphc.ops import compare, composite, elementwise, transcendental
+from graphc.ops.contract import matmul_to
+from graphc.ops.movement import reshape_to
+from graphc.ops.reduce import reduce_sum
+
+__all__ = [
+    "batch_normalization", "bias_add", "crelu", "dropout", "elu", "gelu", "hard_sigmoid", "in_top_k", "l2_loss",
+    "l2_normalize", "leaky_relu", "log_sigmoid", "log_softmax", "moments", "relu", "relu6", "selu", "sigmoid",
+    "sigmoid_cross_entropy_with_logits", "silu", "softmax", "softmax_cross_entropy_with_logits",
+    "softmax_cross_entropy_with_logits_v2", "softplus", "softsign", "sparse_softmax_cross_entropy_with_logits", "swish",
+    "tanh", "weighted_cross_entropy_with_logits", "xw_plus_b", "zero_fraction",
+]
+
+# activations -----------------------------------------------------------------------------------------
+
+
+def relu(features, name=None) -> Node:
+    """features where positive, else 0; NaN stays. The gradient at 0 is 0."""
+    return elementwise.relu(features, name=name)
+
+
+def relu6(features, name=None) -> Node:
+    """features between 0 and 6, else the nearer of the two. The gradient at 0 and 6 is 0."""
+    return elementwise.relu6(features, name=name)
+
+
+def leaky_relu(features, alpha=0.2, name=None) -> Node:
+    """features where positive, else alpha * features. The gradient at 0 is alpha, which is a number or a tensor."""
+    if not is_tensor(alpha):
+        return elementwise.leaky_relu(features, alpha=float(alpha), name=name)
+    features = as_node(features)
+    return compare.where(features > 0, features, features * alpha, name=name)
+
+
+def elu(features, name=None) -> Node:
+    """features where positive, else exp(features) - 1. The gradient at 0 is 1."""
+    return transcendental.elu(features, name=name)
+
+
+def selu(features, name=None) -> Node:
+    """The scaled elu that keeps mean 0 and variance 1 (Klambauer et al., 2017)."""
+    return transcendental.selu(features, name=name)
+
+
+def softplus(features, name=None) -> Node:
+    """log(1 + exp(features)), without overflow."""
+    return transcendental.softplus(features, name=name)
+
+
+def softsign(features, name=None) -> Node:
+    """features / (1 + |features|)."""
+    features = as_node(features)
+    return functions.divide(features, 1 + elementwise.absolute(features), name=name)
+
+
+def swish(features, beta=1.0, name=None) -> Node:
+    """features * sigmoid(beta * features)."""
+    features = as_node(features)
+    scaled = features if not is_tensor(beta) and beta == 1 else features * beta
+    return elementwise.multiply(features, transcendental.sigmoid(scaled), name=name)
+
+
+silu = swish
+
+
+def gelu(features, approximate=False, name=None) -> Node:
+    """features * P(X <= features) for a standard normal X; `approximate`: by the formula with tanh."""
+    return composite.gelu(features, approximate, name)
+
+
+def hard_sigmoid(x, name=None) -> Node:
+    """0.2 * x + 0.5 between 0 and 1."""
+    return elementwise.clip(0.2 * as_node(x) + 0.5, 0, 1, name=name)
+
+
+def crelu(features, axis=-1, name=None) -> Node:
+    """relu of features and of -features, side by side along `axis`."""
+    from graphc.functions.arrays import concat
+    features = as_node(features)
+    return elementwise.relu(concat([features, -features], axis), name=name)
+
+
+def _axes(x: Node, axis, dim, what: str) -> tuple[int, ...]:
+    """`axis`, or under its old name `dim`; the last one by default."""
+    if axis is not None and dim is not None:
+        raise report(ArgumentError, f"{what}: both axis and dim are given; they are two names of one argument")
+    axis = dim if axis is None else axis
+    return composite.axes_of(x, -1 if axis is None else axis, what)
+
+
+def softmax(logits, axis=None, name=None, dim=None) -> Node:
+    """exp(logits) / sum(exp(logits)) along `axis` (default: the last), without overflow."""
+    logits = as_node(logits)
+    return composite.softmax(logits, _axes(logits, axis, dim, "softmax"), name)
+
+
+def log_softmax(logits, axis=None, name=None, dim=None) -> Node:
+    """log(softmax(logits)), finite also where the softmax rounds to 0."""
+    logits = as_node(logits)
+    return composite.log_softmax(logits, _axes(logits, axis, dim, "log_softmax"), name)
+
+
+# cross entropies -------------------------------------------------------------------------------------
+
+
+def _labels_and_logits(sentinel, labels, logits, what: str) -> tuple[Node, Node]:
+    if sentinel is not None or labels is None or logits is None:
+        raise report(ArgumentError, f"{what}: call it as {what}(labels=..., logits=...)",
+                     rule="without names the two are too easy to mix up")
+    logits = as_node(logits)
+    return as_node(labels, None if is_tensor(labels) else logits.dtype, what), logits
+
+
+def sigmoid_cross_entropy_with_logits(_sentinel=None, labels=None, logits=None, name=None) -> Node:
+    """-labels * log(sigmoid(logits)) - (1 - labels) * log(1 - sigmoid(logits)) of each element, without overflow.
+
+    labels and logits have one shape and one float dtype; so has the result.
+    """
+    labels, logits = _labels_and_logits(_sentinel, labels, logits, "sigmoid_cross_entropy_with_logits")
+    return composite.sigmoid_cross_entropy(labels, logits, name)
+
+
+def weighted_cross_entropy_with_logits(labels=None, logits=None, pos_weight=None, name=None, targets=None) -> Node:
+    """`sigmoid_cross_entropy_with_logits` in which the positive term counts `pos_weight` times."""
+    labels = targets if labels is None else labels
+    labels, logits = _labels_and_logits(None, labels, logits, "weighted_cross_entropy_with_logits")
+    composite.require_same_shape("weighted_cross_entropy_with_logits", labels=labels, logits=logits)
+    weight = 1 + (as_node(pos_weight, logits.dtype) - 1) * labels
+    return elementwise.add((1 - labels) * logits, weight * transcendental.softplus(-logits), name=name)
+
+
+def softmax_cross_entropy_with_logits_v2(_sentinel=None, labels=None, logits=None, axis=None, name=None,
+                                         dim=None) -> Node:
+    """-sum(labels * log(softmax(logits))) along `axis` (default: the last), which vanishes. Differentiable by both."""
+    what = "softmax_cross_entropy_with_logits"
+    labels, logits = _labels_and_logits(_sentinel, labels, logits, what)
+    return composite.softmax_cross_entropy(labels, logits, _axes(logits, axis, dim, what), name)
+
+
+def softmax_cross_entropy_with_logits(_sentinel=None, labels=None, logits=None, dim=None, name=None, axis=None) -> Node:
+    """`softmax_cross_entropy_with_logits_v2` that takes labels for constants, as TensorFlow 1 does."""
+    what = "softmax_cross_entropy_with_logits"
+    labels, logits = _labels_and_logits(_sentinel, labels, logits, what)
+    axes = _axes(logits, axis, dim, what)
+    return composite.softmax_cross_entropy(elementwise.stop_gradient(labels), logits, axes, name)
+
+
+def sparse_softmax_cross_entropy_with_logits(_sentinel=None, labels=None, logits=None, name=None) -> Node:
+    """-log(softmax(logits))[label] for each row.
+
+    logits: floats [..., classes]. labels: int32, int64 or uint8 [...], each in [0, classes); another value is a
+    RunError when it runs. The result has the shape of labels.
+    """
+    what = "sparse_softmax_cross_entropy_with_logits"
+    if labels is not None and not is_tensor(labels):
+        labels = as_node(labels, None, what)  # they are integers: not of the dtype of logits
+    labels, logits = _labels_and_logits(_sentinel, labels, logits, what)
+    return composite.sparse_softmax_cross_entropy(labels, logits, name)
+
+
+# parts of layers -------------------------------------------------------------------------------------
+
+
+def bias_add(value, bias, data_format=None, name=None) -> Node:
+    """value + bias, where bias has one axis: it goes along value's last axis, or axis 1 with data_format "NCHW".
+
+    Raises ShapeError when the sizes differ: a bias of size 1 does not broadcast.
+    """
+    value = as_node(value)
+    bias = as_node(bias, value.dtype)
+    operands = [("value", value.describe()), ("bias", bias.describe())]
+    if data_format is not None and data_format[:2] not in ("NH", "NC", "ND", "NW"):
+        raise report(ArgumentError, f"bias_add: data_format {data_format!r} is unknown", rule='it is "NHWC" or "NCHW"')
+    if bias.type.rank != 1 or value.type.rank < 2:
+        raise report(ShapeError, "bias_add: bias must have one axis, value at least two", operands)
+    axis = 1 if (data_format or "NHWC").startswith("NC") else value.type.rank - 1
+    size, own = value.type.shape[axis], bias.type.shape[0]
+    if isinstance(size, int) and isinstance(own, int) and size != own:
+        raise report(ShapeError, "bias_add: bias does not fit value", operands, f"{size} != {own}")
+    if axis != value.type.rank - 1:
+        bias = reshape_to(bias, shape=(own, *[1] * (value.type.rank - 2)))
+    return elementwise.add(value, bias, name=name)
+
+
+def xw_plus_b(x, weights, biases, name=None) -> Node:
+    """x @ weights + biases, for matrices x [N, in] and weights [in, out] and a vector of biases [out]."""
+    return bias_add(matmul_to(x, weights), biases, name=name)
+
+
+def l2_loss(t, name=None) -> Node:
+    """sum(t * t) / 2, of rank 0."""
+    t = as_node(t)
+    composite.require_floats("l2_loss", t=t)
+    return elementwise.divide(reduce_sum(elementwise.square(t), axes=tuple(range(t.type.rank))), 2, name=name)
+
+
+def l2_normalize(x, axis=None, epsilon=1e-12, name=None, dim=None) -> Node:
+    """x / sqrt(max(sum(x * x), epsilon)), the sum over `axis` (default: all)."""
+    x = as_node(x)
+    composite.require_floats("l2_normalize", x=x)
+    axes = composite.axes_of(x, dim if axis is None else axis, "l2_normalize")
+    total = composite.keep(reduce_sum(elementwise.square(x), axes=axes), x.type.shape, axes)
+    return elementwise.multiply(x, elementwise.rsqrt(elementwise.maximum(total, epsilon)), name=name)
+
+
+def moments(x, axes, shift=None, name=None, keep_dims=None, keepdims=None) -> tuple[Node, Node]:
+    """(mean, variance) of x over `axes`; with `keepdims` they keep size 1. `shift` is ignored, as in TensorFlow."""
+    x = as_node(x)
+    found = composite.axes_of(x, axes, "moments")
+    mean, variance = composite.moments(x, found)
+    if keepdims or keep_dims:
+        return composite.keep(mean, x.type.shape, found), composite.keep(variance, x.type.shape, found)
+    return mean, variance
+
+
+def batch_normalization(x, mean, variance, offset, scale, variance_epsilon, name=None) -> Node:
+    """(x - mean) / sqrt(variance + variance_epsilon) * scale + offset; offset and scale may be None."""
+    x = as_node(x)
+    factor = elementwise.rsqrt(as_node(variance, x.dtype) + variance_epsilon)
+    if scale is not None:
+        factor = factor * scale
+    centred = x - mean
+    if offset is None:
+        return elementwise.multiply(centred, factor, name=name)
+    return elementwise.add(centred * factor, offset, name=name)
+
+
+def dropout(x, keep_prob=None, noise_shape=None, seed=None, name=None, rate=None) -> Node:
+    """x with each element 0 with probability `rate` = 1 - `keep_prob`, and the others divided by `keep_prob`.
+
+    keep_prob, rate  one of the two: a number in (0, 1] or [0, 1), or a tensor of rank 0.
+    noise_shape      a shape that broadcasts to x's: elements that share a number are dropped together.
+    Raises ArgumentError for a number out of range, and for none or both of the two.
+    """
+    x = as_node(x)
+    if not x.dtype.is_floating:
+        raise report(DTypeError, "dropout: it takes floats", [("x", x.describe())], f"{x.dtype.name} is not accepted")
+    if (keep_prob is None) == (rate is None):
+        raise report(ArgumentError, "dropout: give one of keep_prob and rate")
+    kept = keep_prob if rate is None else 1 - rate
+    if not is_tensor(kept):
+        if not 0 < kept <= 1:
+            given = f"keep_prob = {keep_prob}" if rate is None else f"rate = {rate}"
+            raise report(ArgumentError, f"dropout: {given} is out of range",
+                         rule="keep_prob is in (0, 1], rate = 1 - keep_prob in [0, 1)")
+        if kept == 1:
+            return elementwise.identity(x, name=name)
+    from graphc.functions.random import random_uniform
+    shape = x.type.shape if noise_shape is None else [
+        size if d is None else d for d, size in zip(noise_shape, x.type.shape, strict=True)]
+    if noise_shape is not None:
+        shape = as_shape(shape)
+    kept = as_node(kept, x.dtype)
+    keeps = random_uniform(shape, dtype=x.dtype, seed=seed) < kept
+    return compare.where(keeps, x / kept, 0, name=name)
+
+
+# measures --------------------------------------------------------------------------------------------
+
+
+def zero_fraction(value, name=None) -> Node:
+    """How large a part of the elements is 0, as a float32 of rank 0."""
+    value = as_node(value)
+    zeros = compare.cast(compare.equal(value, 0), dtype=float32)
+    return composite.reduce_mean(zeros, tuple(range(value.type.rank)), name)
+
+
+def in_top_k(predictions, targets, k, name=None) -> Node:
+    """Whether the target's prediction is among the k largest of its row; ties at the edge count as inside.
+
+    predictions: floats [N, classes]. targets: integers [N]; one out of range gives False.
+    """
+    predictions, targets = as_node(predictions), as_node(targets)
+    composite.require_floats("in_top_k", predictions=predictions)
+    if predictions.type.rank != 2 or targets.type.rank != 1 or not targets.dtype.is_integer:
+        raise report(ShapeError, "in_top_k: it takes predictions of rank 2 and integer targets of rank 1",
+                     [("predictions", predictions.describe()), ("targets", targets.describe())])
+    return composite.in_top_k(predictions, targets, k, name)

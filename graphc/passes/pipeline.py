@@ -1,0 +1,23 @@
+"""THE list of passes, in order, each with the reason for its place."""
+from __future__ import annotations
+
+from graphc.passes.differentiate import differentiate
+from graphc.passes.fuse import fuse
+from graphc.passes.infer_shapes import infer_shapes
+from graphc.passes.resolve_state import resolve_state
+from graphc.passes.simplify import simplify
+from graphc.passes.thin_products import thin_products
+
+# What a graph means; the interpreter runs these alone.
+SEMANTICS = [
+    infer_shapes,    # re-derives every type, and gives dims that must be equal one name
+    differentiate,   # before rewrites: they may remove the very node that we differentiate by
+    resolve_state,   # after differentiate: gradients flow to reads of variables, which vanish here
+]
+
+PIPELINE = [
+    *SEMANTICS,
+    simplify,        # gradients leave many x*1 and copies; equal pure nodes merge here
+    thin_products,   # before fuse: a product with one row or column becomes a sum, which fuses with its neighbours
+    fuse,            # nodes -> regions, one kernel each
+]

@@ -1,0 +1,71 @@
+"""Algebra that makes graphs smaller: rewrite rules, views of views, constant folding, merging of equal nodes."""
+from __future__ import annotations
+
+from graphc.ir.graph import Graph, rebuild
+from graphc.ir.interpreter import evaluate
+from graphc.ir.node import CONSTANT, Node, make
+from graphc.ir.op import Array, Kind
+from graphc.ir.types import TensorType
+from graphc.passes.manager import graph_pass
+from graphc.passes.regions import COMPUTED
+from graphc.passes.rewrite import apply_rules
+from graphc.passes.rules import RULES
+
+FOLDED_ELEMENTS = 1024  # larger results are computed when the graph runs: a constant costs memory and compile time
+MERGED = (COMPUTED | {Kind.MOVE, Kind.VIEW, Kind.CONSTANT, Kind.CONTRACT, Kind.ASSEMBLE, Kind.SCATTER}) - {Kind.RANDOM}
+
+
+@graph_pass(needs=["pure"])
+def simplify(graph: Graph) -> Graph:
+    """Apply the rules, fold constants and merge equal nodes until nothing changes (at most a few rounds)."""
+    for _ in range(4):
+        new = merge_equal(fold(apply_rules(graph, RULES)))
+        if len(new.nodes()) == len(graph.nodes()) and new == graph:
+            break
+        graph = new
+    return graph
+
+
+def fold(graph: Graph) -> Graph:
+    """Compute what depends on constants alone, and join views of views."""
+    def replace(node, inputs, control):
+        if node.op.kind is Kind.VIEW and inputs[0].op is node.op:
+            return make(node.op, inputs[0].inputs, node.attrs, name=node.name, location=node.location)
+        if not _can_fold(node, inputs):
+            return None
+        value = evaluate(node, [i.attrs["value"].value for i in inputs])
+        return Node(CONSTANT, (), {"value": Array(value)}, node.type, name=node.name, location=node.location)
+    return rebuild(graph, replace)
+
+
+def _can_fold(node: Node, inputs) -> bool:
+    if node.op.kind not in MERGED - {Kind.CONSTANT} or not isinstance(node.type, TensorType) or not node.type.is_static:
+        return False
+    if any(i.op.kind is not Kind.CONSTANT for i in inputs) or node.op.kind is Kind.ELEMENTWISE and node.op.rule.fails:
+        return False
+    if node.op.kind is Kind.GATHER:
+        return False  # it may fail, and then says so when it runs
+    if node.op.kind is Kind.MOVE and node.type.elements > 1:
+        return False  # a broadcast or moved constant costs nothing in a kernel's loads
+    return isinstance(node.type.elements, int) and node.type.elements <= FOLDED_ELEMENTS and \
+        all(not _symbolic(v) for v in node.attrs.values())
+
+
+def _symbolic(value) -> bool:
+    from graphc.ir.dims import Dim
+    return isinstance(value, Dim) or isinstance(value, tuple) and any(_symbolic(v) for v in value)
+
+
+def merge_equal(graph: Graph) -> Graph:
+    """Let pure nodes that compute the same be one node."""
+    known: dict[tuple, Node] = {}
+
+    def replace(node, inputs, control):
+        if node.op.kind not in MERGED:
+            return None
+        key = (node.op.name, inputs, tuple(sorted(node.attrs.items(), key=lambda item: item[0])))
+        if key not in known:
+            known[key] = node if inputs == node.inputs else make(node.op, inputs, node.attrs, name=node.name,
+                                                                location=node.location)
+        return known[key]
+    return rebuild(graph, replace)

@@ -1,0 +1,48 @@
+"""Turns contractions that have no rows, no columns or nothing to sum into elementwise products and sums."""
+from __future__ import annotations
+
+from graphc.ir.container import detached
+from graphc.ir.graph import Graph, rebuild
+from graphc.ir.node import Node
+from graphc.ir.op import Kind
+from graphc.ops.elementwise import multiply
+from graphc.ops.movement import reshape_to, transpose_to
+from graphc.ops.reduce import reduce_sum
+from graphc.passes.manager import graph_pass
+
+
+@graph_pass(needs=["pure"])
+def thin_products(graph: Graph) -> Graph:
+    """Rewrite each contraction of which one operand has no axis of its own: a register tile would be mostly empty."""
+    def replace(node, inputs, control):
+        if node.op.kind is not Kind.CONTRACT:
+            return None
+        labels_a, labels_b, out = node.op.rule.labels(tuple(i.type for i in inputs), node.attrs)
+        size = {x: d for labels, i in ((labels_a, inputs[0]), (labels_b, inputs[1]))
+                for x, d in zip(labels, i.type.shape, strict=True) if x is not None}
+        live_a, live_b = ({x for x in labels if x is not None and size[x] != 1} for labels in (labels_a, labels_b))
+        summed = [x for x in size if x not in out]
+        if live_a - live_b - set(summed) and live_b - live_a - set(summed) and any(size[x] != 1 for x in summed):
+            return None
+        with detached(node.location):
+            order = [*out, *summed]
+            a, b = (aligned(i, labels, order) for i, labels in ((inputs[0], labels_a), (inputs[1], labels_b)))
+            product = multiply(a, b)
+            if not summed:
+                return product
+            return reduce_sum(product, axes=tuple(range(len(out), len(order))))
+    return rebuild(graph, replace)
+
+
+def aligned(x: Node, labels, order) -> Node:
+    """x with its axes in `order`, and an axis of size 1 for each label that it lacks."""
+    own = [k for k, label in enumerate(labels) if label is not None]
+    if len(own) != len(labels):
+        x = reshape_to(x, shape=tuple(x.type.shape[k] for k in own))
+        labels = [labels[k] for k in own]
+    perm = tuple(labels.index(label) for label in order if label in labels)
+    if perm != tuple(range(len(perm))):
+        x = transpose_to(x, perm=perm)
+    sizes = iter(x.type.shape)
+    shape = tuple(next(sizes) if label in labels else 1 for label in order)
+    return x if shape == tuple(x.type.shape) else reshape_to(x, shape=shape)

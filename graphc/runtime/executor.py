@@ -1,0 +1,310 @@
+"""Runs programs: binds them to sizes and memory, calls the native driver, turns its results into arrays and errors."""
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+
+from graphc.errors import FeedError, ParseError, RunError, report
+from graphc.errors import Location
+from graphc.program import ArraySpec, FailureSpec, Program
+from graphc.runtime import driver, threads
+from graphc.runtime.layout import ArgumentFlag, FrameWord, RecordFlag, Result
+from graphc.runtime.loader import load_objects
+from graphc.runtime.memory import ALIGNMENT, Pool, aligned
+
+PARALLEL_MICROSECONDS = 50  # waking a thread costs about 10; shorter runs stay on one
+SERIAL_MICROSECONDS = 2     # a kernel shorter than this is not worth splitting
+DENSE_RATE = 60e3           # multiply-adds and loop operations that one core does in a microsecond, roughly
+LOOP_RATE = 4e3
+KEPT_SIZES = 64             # bound instances kept for different sizes of the named dims
+
+_DIM = re.compile(r"[\w+\-*/(), ]*\Z")
+_WORDS = re.compile(r"[A-Za-z_]\w*")
+
+
+class Executable:
+    """A loaded program: native kernels, and instances for the sizes met so far."""
+
+    def __init__(self, program: Program, variables: Sequence[np.ndarray]):
+        """variables: the arrays that hold the variables' values, one for each of `program.variables`, at fixed addresses."""
+        self.program = program
+        self.variables = tuple(variables)
+        self.library = load_objects(program.objects) if program.objects else None
+        self.addresses = {s: self.library.address(s) for s in program.objects} if self.library else {}
+        self.constants = tuple(_aligned_copy(c) for c in program.constants)
+        self.layout = _layout_function(program)
+        self.binder = _binder(program)
+        self.instances: OrderedDict[tuple, Instance] = OrderedDict()
+        self.arena = aligned((0,), np.dtype(np.uint8))
+        self.counter = np.zeros(1, np.int64)
+        self.error = np.zeros(4, np.int64)
+        self.dtypes = [np.dtype(f.dtype) for f in program.feeds]
+
+    @property
+    def run_number(self) -> int:
+        """The number of runs so far; random ops count with it."""
+        return int(self.counter[0])
+
+    def instance(self, arrays: Sequence[np.ndarray]) -> Instance:
+        """The instance for the sizes of these feeds. Raises ShapeError or FeedError."""
+        key = (threads.num_threads(), *(a.shape for a in arrays))
+        found = self.instances.get(key)
+        if found is None:
+            found = self.instances[key] = Instance(self, self.sizes(arrays))
+            if len(self.instances) > KEPT_SIZES:
+                self.instances.popitem(last=False)
+        else:
+            self.instances.move_to_end(key)
+        return found
+
+    def sizes(self, arrays: Sequence[np.ndarray]) -> tuple[int, ...]:
+        """The sizes of the program's named dims. Raises FeedError when a shape does not fit."""
+        try:
+            values = self.binder(*(a.shape for a in arrays))
+        except ValueError:
+            values = None
+        if values is None:
+            raise self.mismatch(arrays)
+        return values
+
+    def mismatch(self, arrays: Sequence[np.ndarray]) -> Exception:
+        """The error for feeds whose shapes do not fit: found out slowly, said clearly."""
+        env: dict[str, int] = {}
+        source: dict[str, ArraySpec] = {}
+        functions = {"max": max, "min": min, "__builtins__": {}}
+        for spec, array in zip(self.program.feeds, arrays, strict=True):
+            if len(spec.shape) != array.ndim:
+                return _shape_error(spec, array)
+            for dim, size in zip(spec.shape, array.shape, strict=True):
+                if dim.isidentifier() and dim not in env:
+                    env[dim], source[dim] = size, spec
+        for spec, array in zip(self.program.feeds, arrays, strict=True):
+            for dim, size in zip(spec.shape, array.shape, strict=True):
+                expected = eval(dim, functions, env)  # checked by _checked: names, numbers and operators only
+                if expected != size:
+                    other = next((source[w] for w in _WORDS.findall(dim) if w in source and source[w] is not spec), None)
+                    return _shape_error(spec, array, f"{dim} = {expected} != {size}" if dim != str(expected)
+                                        else f"{expected} != {size}", other)
+        for left, right, line in self.program.equations:
+            a, b = eval(left, functions, env), eval(right, functions, env)
+            if a != b:
+                return report(FeedError, f"the sizes of the feeds do not fit together: {left} != {right}",
+                              [(s.name, f"{_spec_text(s)}") for s in self.program.feeds], f"{a} != {b}",
+                              location=_location(line))
+        raise AssertionError("the feeds fit")
+
+    def failure(self, instance: Instance) -> Exception:
+        """The error that a kernel reported."""
+        taken = driver.take_error(instance.frame)
+        spec = self.program.failures[taken.record]
+        env = dict(zip(self.program.names, instance.sizes, strict=True))
+        functions = {"max": max, "min": min, "__builtins__": {}}
+        shape = [eval(d, functions, env) for d in spec.shape]
+        index = [int(i) for i in np.unravel_index(taken.index, shape)] if shape else []
+        place = f"{spec.culprit}[{', '.join(map(str, index))}]" if shape else spec.culprit
+        return run_error(spec, place, _value(taken.value, spec.dtype), None if spec.limit is None else
+                         eval(spec.limit, functions, env))
+
+
+def run_error(spec: FailureSpec, place: str, value, limit: int | None) -> Exception:
+    """The error for a value that a kernel cannot work on."""
+    rule = f"{place} = {value}" + (f" is not in [0, {limit})" if limit is not None else "")
+    return report(RunError, f"{spec.op}: {spec.message}", (), rule, location=_location(spec.location))
+
+
+class Instance:
+    """A program bound to sizes: the argument table, the arena, and the native call."""
+
+    def __init__(self, executable: Executable, sizes: tuple[int, ...]):
+        program = executable.program
+        self.executable, self.sizes = executable, sizes
+        count = threads.num_threads()
+        env = dict(zip(program.names, sizes, strict=True))
+        words, shapes, outputs, work, total = executable.layout(
+            count, 0, [c.ctypes.data for c in executable.constants], [v.ctypes.data for v in executable.variables], **env)
+        self.arena = self.room(executable, total)
+        base = self.arena[0].ctypes.data
+        self.table = np.array(words, np.int64)
+        self.table[executable.layout.slot_words] += base
+        address = self.table.ctypes.data
+        seconds = [w / (DENSE_RATE if r.dense else LOOP_RATE) for w, r in zip(work, program.records, strict=True)]
+        used = count if sum(seconds) > PARALLEL_MICROSECONDS else 1
+        records, at = [], address
+        for spec, time in zip(program.records, seconds, strict=True):
+            flags = RecordFlag.BARRIER * spec.barrier | RecordFlag.MAY_FAIL * spec.may_fail
+            flags |= RecordFlag.SERIAL * (spec.serial or time < SERIAL_MICROSECONDS)
+            records.append((executable.addresses[spec.symbol], at, int(flags)))
+            at += 8 * len(spec.words)
+        arguments = self.arguments(program, shapes, outputs, address, executable.layout)
+        self.frame = driver.new_frame(records, arguments, threads=used, release_gil=sum(seconds) > 5,
+                                      error=executable.error.ctypes.data, counter=executable.counter.ctypes.data,
+                                      keep=(executable, self.table, self.arena))
+        self.table[executable.layout.run_words] = self.frame.ctypes.data + 8 * int(FrameWord.RUN)
+        self.table[executable.layout.error_words] = executable.error.ctypes.data
+        self.call = driver.bind(self.frame)
+        self.pools = [Pool(shape, np.dtype(spec.dtype)) for shape, spec in zip(outputs, program.outputs, strict=True)]
+        self.scalars = [not shape for shape in outputs]
+
+    def room(self, executable: Executable, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """The arena: shared by the instances of a program, which never run at the same time."""
+        if executable.arena[0].size < size:
+            executable.arena = aligned((size,), np.dtype(np.uint8))
+        return executable.arena
+
+    def arguments(self, program: Program, shapes, outputs, address: int, layout) -> list:
+        made = []
+        for k, (spec, shape) in enumerate(zip(program.feeds, shapes, strict=True)):
+            made.append(driver.Argument(np.dtype(spec.dtype), shape, [address + 8 * w for w in layout.feed_words[k]]))
+        for k, (spec, shape) in enumerate(zip(program.outputs, outputs, strict=True)):
+            made.append(driver.Argument(np.dtype(spec.dtype), shape, [address + 8 * w for w in layout.output_words[k]],
+                                        flags=ArgumentFlag.TRUSTED))
+        return made
+
+    def run(self, arrays: Sequence[np.ndarray]) -> list:
+        """Run on feeds of exactly this instance's shapes and dtypes; the fetched values. Raises RunError."""
+        outputs = [pool.take() for pool in self.pools]
+        status = self.call(*arrays, *outputs)
+        if status:
+            self.complain(status)
+        return [o[()] if scalar else o for o, scalar in zip(outputs, self.scalars, strict=True)]
+
+    def try_run(self, values: Sequence) -> list | None:
+        """Like `run` for values that may not fit: then None, and nothing was run."""
+        outputs = [pool.take() for pool in self.pools]
+        status = self.call(*values, *outputs)
+        if status:
+            if status >= Result.COUNT:
+                return None
+            self.complain(status)
+        return [o[()] if scalar else o for o, scalar in zip(outputs, self.scalars, strict=True)]
+
+    def complain(self, status: int) -> None:
+        """Raise the error that a status stands for."""
+        if status == Result.FAILED or status == Result.BUSY:
+            raise self.executable.failure(self)
+        raise AssertionError(f"the driver refused prepared arguments: status {status}")
+
+
+# layout ------------------------------------------------------------------------------------------------------------------
+
+
+class _Layout:
+    """A generated function from sizes to all words of the argument table, and the positions of words to patch."""
+
+    slot_words: list[int]
+    run_words: list[int]
+    error_words: list[int]
+    feed_words: list[list[int]]
+    output_words: list[list[int]]
+
+    def __init__(self, function):
+        self.function = function
+
+    def __call__(self, *args, **sizes):
+        return self.function(*args, **sizes)
+
+
+def _checked(text: str, names) -> str:
+    """A dim text that is safe to evaluate: numbers, operators, known names, max and min."""
+    if not _DIM.match(text) or any(w not in names for w in _WORDS.findall(text)):
+        raise report(ParseError, f"the program is damaged: {text!r} is not a dim")
+    return text
+
+
+def _layout_function(program: Program) -> _Layout:
+    names = {*program.names, "threads_", "max", "min"}
+    lines = [f"def layout(threads_, base, constants, variables{''.join(', ' + n for n in program.names)}):", "    at = base"]
+    for k, size in enumerate(program.slots):
+        lines += [f"    slot{k} = at", f"    at += -(-({_checked(size, names)}) // {ALIGNMENT}) * {ALIGNMENT}"]
+    words: list[str] = []
+    layout = _Layout(None)
+    layout.slot_words, layout.run_words, layout.error_words = [], [], []
+    layout.feed_words, layout.output_words = [[] for _ in program.feeds], [[] for _ in program.outputs]
+    patched = {"feed": layout.feed_words, "output": layout.output_words}
+    for record in program.records:
+        for word in record.words:
+            kind, _, rest = word.partition(" ")
+            if kind == "=":
+                words.append(_checked(rest, names))
+                continue
+            if kind == "slot":
+                layout.slot_words.append(len(words))
+            elif kind in patched:
+                patched[kind][int(rest)].append(len(words))
+            elif kind in ("run", "error"):
+                (layout.run_words if kind == "run" else layout.error_words).append(len(words))
+            words.append({"slot": f"slot{rest}", "constant": f"constants[{rest}]", "variable": f"variables[{rest}]"}.get(kind, "0"))
+
+    def shapes(specs) -> str:
+        return "[" + ", ".join("(" + "".join(_checked(d, names) + ", " for d in s.shape) + ")" for s in specs) + "]"
+    work = ", ".join(_checked(r.work, names) for r in program.records)
+    lines.append(f"    return [{', '.join(words)}], {shapes(program.feeds)}, {shapes(program.outputs)}, [{work}], at")
+    space = {"max": max, "min": min, "__builtins__": {}}
+    exec("\n".join(lines), space)
+    layout.function = space["layout"]
+    return layout
+
+
+def _binder(program: Program):
+    """A generated function from the feeds' shapes to the sizes of the named dims; None where they do not fit."""
+    names = {*program.names, "max", "min"}
+    lines = [f"def bind({', '.join(f's{k}' for k in range(len(program.feeds)))}):"]
+    bound: set[str] = set()
+    checks = []
+    for k, spec in enumerate(program.feeds):
+        parts = []
+        for position, dim in enumerate(spec.shape):
+            if _checked(dim, names).isidentifier() and dim not in bound:
+                bound.add(dim)
+                parts.append(dim)
+            else:
+                parts.append(f"d{k}_{position}")
+                checks.append(f"d{k}_{position} == {dim}")
+        lines.append(f"    {''.join(p + ', ' for p in parts)} = s{k}" if parts else f"    () = s{k}")
+    checks += [f"{_checked(a, names)} == {_checked(b, names)}" for a, b, _ in program.equations]
+    missing = [n for n in program.names if n not in bound]
+    if missing:
+        raise report(FeedError, f"no feed tells the size of {', '.join(missing)}",
+                     [(s.name, _spec_text(s)) for s in program.feeds],
+                     "a named dim must be an axis of a tensor that is fed")
+    lines.append(f"    return ({''.join(n + ', ' for n in program.names)}) if {' and '.join(checks) or 'True'} else None")
+    space = {"max": max, "min": min, "__builtins__": {}}
+    exec("\n".join(lines), space)
+    return space["bind"]
+
+
+# texts -------------------------------------------------------------------------------------------------------------------
+
+
+def _spec_text(spec: ArraySpec) -> str:
+    return f"{spec.name}: {spec.dtype}[{','.join(spec.shape)}]" + (f"  made at {spec.location}" if spec.location else "")
+
+
+def _shape_error(spec: ArraySpec, array: np.ndarray, rule: str = "", other: ArraySpec | None = None):
+    operands = [("tensor", _spec_text(spec))] + ([("with", _spec_text(other))] if other else [])
+    expected = ", ".join(spec.shape) + ("," if len(spec.shape) == 1 else "")
+    return report(FeedError, f"the value of shape {array.shape} does not fit {spec.name!r} of shape ({expected})", operands,
+                  rule or f"rank {array.ndim} != {len(spec.shape)}")
+
+
+def _location(text: str) -> Location | None:
+    file, _, line = text.rpartition(":")
+    return Location(file, int(line)) if file and line.isdigit() else None
+
+
+def _value(bits: int, dtype: str):
+    """A value from the 64 bits of the error slot."""
+    if dtype == "float32":
+        return np.uint32(bits & 0xFFFFFFFF).view(np.float32)
+    if dtype == "float64":
+        return np.int64(bits).view(np.float64)
+    return bool(bits) if dtype == "bool" else bits
+
+
+def _aligned_copy(array: np.ndarray) -> np.ndarray:
+    copy, _ = aligned(array.shape, array.dtype)
+    copy[...] = array
+    return copy

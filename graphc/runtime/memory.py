@@ -1,0 +1,42 @@
+"""Arrays at aligned addresses, and pools that hand an array out again once nobody holds it."""
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+ALIGNMENT = 64
+POOLED_BYTES = 64 << 10  # smaller arrays cost less fresh than a look into a pool
+_FREE = 3                # references to an array that only its pool holds: the pool's, the loop's, getrefcount's own
+
+
+def aligned(shape: tuple[int, ...], dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """(array, owner of its memory): an uninitialised array at an address that is a multiple of 64."""
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    owner = np.empty(size + ALIGNMENT, np.uint8)
+    start = -owner.ctypes.data % ALIGNMENT
+    return owner[start:start + size].view(dtype).reshape(shape), owner
+
+
+class Pool:
+    """Arrays of one shape and dtype. A fresh large array costs more in page faults than its computation, so results are
+    recycled once neither the array nor a view of it is held.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype):
+        self.shape, self.dtype = shape, dtype
+        self.is_small = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize < POOLED_BYTES
+        self.entries: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def take(self) -> np.ndarray:
+        """An array that nobody else holds; its content is arbitrary."""
+        if self.is_small:
+            return np.empty(self.shape, self.dtype)
+        count = sys.getrefcount
+        for array, owner in self.entries:
+            # The owner is held by its pool entry, by `array.base`, and by the loop; a view adds one.
+            if count(array) == _FREE and count(owner) == _FREE + 1:
+                return array
+        entry = aligned(self.shape, self.dtype)
+        self.entries.append(entry)
+        return entry[0]

@@ -1,0 +1,240 @@
+"""Every op record, on its own samples: type, value, dtypes, named and zero sizes, gradients, text, errors.
+
+Adding an op edits nothing here.
+"""
+import importlib
+import pkgutil
+import re
+
+import numpy as np
+import pytest
+
+import graphc.functions.arrays
+import graphc.functions.linalg
+import graphc.functions.math
+import graphc.ops
+from graphc.errors import GraphcError, RuleError, RunError
+from graphc.ir import dims
+from graphc.ir.container import detached
+from graphc.ir.graph import Graph
+from graphc.ir.interpreter import interpret
+from graphc.ir.node import input_node, make
+from graphc.ir.op import OPS, REQUIRED, Kind
+from graphc.ir.parser import parse
+from graphc.ir.printer import large_constants, print_graph
+from graphc.ir.types import DTYPES, Equations, TensorType, as_dtype, float64
+from graphc.ir.verify import verify
+from graphc.testing import assert_equal_values, check_gradients
+
+for module in pkgutil.iter_modules(graphc.ops.__path__):
+    importlib.import_module(f"graphc.ops.{module.name}")
+
+# Kinds that have no value of their own to test here: other tests run whole graphs of them.
+OUTSIDE = {Kind.INPUT, Kind.CONSTANT, Kind.EFFECT, Kind.STRUCTURE, Kind.GRAD, Kind.REGION}
+TESTED = [op for op in OPS.values() if op.kind not in OUTSIDE]
+CASES = [pytest.param(op, s, id=f"{op.name}-{k}") for op in TESTED for k, s in enumerate(op.samples)]
+DIFFERENTIABLE = [p for p in CASES if callable(p.values[0].grad) and p.values[1].inputs]
+ERRORS = [pytest.param(op, s, text, id=f"{op.name}-{k}") for op in TESTED for k, (s, text) in enumerate(op.errors)]
+ULP = {Kind.ELEMENTWISE: 4.0, Kind.RANDOM: 8.0}
+SUMS = {Kind.REDUCE, Kind.CONTRACT}
+
+
+def runners():
+    """(name, function of a graph and its inputs' values that gives the outputs): the oracle, then its equals."""
+    return [("interpreter", interpret)]
+
+
+# making graphs and values of samples -----------------------------------------------------------------
+
+
+def arrays_of(sample, dtype=None, seed=0):
+    """The sample's inputs; `dtype` (a name) for those that leave it open."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for spec in sample.inputs:
+        if dtype is not None and spec.dtype is None and np.dtype(dtype).kind in "iu":
+            low, high = int(np.floor(spec.low)), int(np.ceil(spec.high))
+            low = max(low, 0) if np.dtype(dtype).kind == "u" else low
+            low = max(low, 1) if spec.kind == "real" and spec.low > 0 else low
+            found.append(rng.integers(low, max(high, low + 1), spec.shape).astype(dtype))
+        elif dtype == "bool" and spec.dtype is None:
+            found.append(rng.integers(0, 2, spec.shape).astype(bool))
+        else:
+            found.append(spec.array(rng, dtype))
+    return found
+
+
+def types_of(arrays):
+    return [TensorType(as_dtype(a.dtype), a.shape) for a in arrays]
+
+
+def graph_of(op, types, attrs):
+    inputs = tuple(input_node(f"x{k}", t) for k, t in enumerate(types))
+    with detached():
+        return Graph("sample", inputs, (make(op, inputs, attrs),))
+
+
+def dtypes_of(op, sample):
+    """The dtypes that the type rule accepts for inputs that leave it open; None alone when there are none."""
+    if all(spec.dtype is not None for spec in sample.inputs):
+        return [None]
+    fits = [d.name for d in DTYPES if not any(s.kind == "integer" and s.dtype is None and d.is_floating
+                                              for s in sample.inputs)]
+    return [name for name in fits if inferred(op, types_of(arrays_of(sample, name)), sample.attrs) is not None]
+
+
+def inferred(op, types, attrs):
+    """The result's type, None where the rule refuses."""
+    try:
+        return op.infer(*types, **op.full_attrs(attrs))
+    except RuleError:
+        return None
+
+
+def check_value(op, got, arrays, attrs):
+    """`got` equals the op's NumPy rule by the tolerance of its kind; float32 against a float64 reference."""
+    extra = {"run": 0} if "run" in op.context else {}
+    attrs = op.full_attrs(attrs) | extra
+    wide = [a.astype(np.float64) if a.dtype == np.float32 and op.kind in SUMS | {Kind.ELEMENTWISE} else a
+            for a in arrays]
+    with np.errstate(all="ignore"):
+        if op.kind in SUMS and got.dtype.kind == "f":
+            magnitude = op.numpy(*(np.abs(a) for a in wide), **attrs)
+            assert_equal_values(got, op.numpy(*wide, **attrs), magnitude=magnitude,
+                                terms=max((a.size for a in arrays), default=1))
+        else:
+            exact = op.kind not in ULP or got.dtype.kind != "f"
+            assert_equal_values(got, np.asarray(op.numpy(*(arrays if exact else wide), **attrs)),
+                                ulp=0 if exact else ULP[op.kind])
+
+
+# tests ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("op", TESTED, ids=lambda op: op.name)
+def test_record_is_complete(op):
+    assert op.doc.rstrip().endswith("."), "the doc is sentences"
+    assert op.samples, "an op without samples is not tested"
+    assert type(op.rule).__name__.lower() == op.kind.value or op.kind is Kind.VIEW
+    assert callable(op.grad) or len(op.grad.split()) > 2, "say in words why there is no gradient"
+    assert set(op.nondiff) <= {i.lstrip("*") for i in op.inputs}
+    for s in op.samples:
+        assert op.variadic or len(s.inputs) == len(op.inputs)
+        assert all(a in s.attrs for a, default in op.attrs.items() if default is REQUIRED)
+
+
+@pytest.mark.parametrize(("op", "sample"), CASES)
+def test_type_and_value_in_each_dtype(op, sample):
+    for dtype in dtypes_of(op, sample):
+        arrays = arrays_of(sample, dtype)
+        graph = graph_of(op, types_of(arrays), sample.attrs)
+        verify(graph)
+        result = graph.outputs[0].type
+        extra = {"run": 0} if "run" in op.context else {}
+        with np.errstate(all="ignore"):
+            value = np.asarray(op.numpy(*arrays, **op.full_attrs(sample.attrs), **extra))
+        assert (as_dtype(value.dtype), value.shape) == (result.dtype, result.shape), dtype
+        for _, run in runners():
+            got, = run(graph, arrays)
+            check_value(op, got, arrays, sample.attrs)
+
+
+@pytest.mark.parametrize(("op", "sample"), CASES)
+def test_text_round_trip(op, sample):
+    for dtype in dtypes_of(op, sample):
+        graph = graph_of(op, types_of(arrays_of(sample, dtype)), sample.attrs)
+        text = print_graph(graph)
+        again = parse(text, large_constants(graph))
+        assert print_graph(again) == text
+
+
+def with_first_size(sample, size, only_first=False):
+    """The sample's input shapes with `size` for the first size, wherever an input begins with it."""
+    first = next((s.shape[0] for s in sample.inputs if s.shape), None)
+    shapes, done = [], False
+    for spec in sample.inputs:
+        change = bool(spec.shape) and spec.shape[0] == first and not (only_first and done)
+        shapes.append((size, *spec.shape[1:]) if change else spec.shape)
+        done = done or change
+    return shapes
+
+
+def resized(sample, shapes, dtype):
+    specs = [type(s)(shape, s.kind, s.low, s.high, s.dtype, s.distinct)
+             for s, shape in zip(sample.inputs, shapes, strict=True)]
+    return arrays_of(type(sample)(tuple(specs), sample.attrs), dtype)
+
+
+@pytest.mark.parametrize(("op", "sample"), [c for c in CASES if any(s.shape for s in c.values[1].inputs)])
+@pytest.mark.parametrize("only_first", [False, True])
+def test_named_first_size_with_two_sizes(op, sample, only_first):
+    dtype = dtypes_of(op, sample)[0]
+    base = types_of(arrays_of(sample, dtype))
+    symbolic = [TensorType(t.dtype, s) for t, s in zip(base, with_first_size(sample, dims.name("N"), only_first),
+                                                       strict=True)]
+    with Equations() as equations:
+        result = inferred(op, symbolic, sample.attrs)
+    if result is None or equations.found:
+        return  # the type rule ties this size to another one
+    graph = graph_of(op, symbolic, sample.attrs)
+    verify(graph)
+    assert print_graph(parse(print_graph(graph))) == print_graph(graph)
+    first = next(s.shape[0] for s in sample.inputs if s.shape)
+    for size in (first, first + 2):
+        arrays = resized(sample, with_first_size(sample, size, only_first), dtype)
+        static = inferred(op, types_of(arrays), sample.attrs)
+        if static is None:
+            continue
+        assert result.substitute({"N": size}) == static
+        for _, run in runners():
+            got, = run(graph, arrays)
+            assert got.shape == static.shape
+            check_value(op, got, arrays, sample.attrs)
+
+
+@pytest.mark.parametrize(("op", "sample"), [c for c in CASES if any(s.shape for s in c.values[1].inputs)])
+def test_zero_size(op, sample):
+    dtype = dtypes_of(op, sample)[0]
+    arrays = resized(sample, with_first_size(sample, 0), dtype)
+    if inferred(op, types_of(arrays), sample.attrs) is None:
+        return
+    graph = graph_of(op, types_of(arrays), sample.attrs)
+    try:
+        interpret(graph, arrays)
+    except RunError:  # an index into nothing
+        for _, run in runners():
+            with pytest.raises(RunError):
+                run(graph, arrays)
+        return
+    for _, run in runners():
+        got, = run(graph, arrays)
+        assert got.shape == graph.outputs[0].shape
+        check_value(op, got, arrays, sample.attrs)
+
+
+@pytest.mark.parametrize(("op", "sample"), DIFFERENTIABLE)
+def test_first_and_second_gradient(op, sample):
+    arrays = arrays_of(sample, "float64" if "float64" in dtypes_of(op, sample) else None)
+    arrays = [a.astype(np.float64) if a.dtype.kind == "f" else a for a in arrays]
+    result = inferred(op, types_of(arrays), sample.attrs)
+    if result is None or result.dtype is not float64 or not any(a.dtype.kind == "f" for a in arrays):
+        return  # float32 is too coarse for differences; whole numbers have no gradient
+    check_gradients(lambda *tensors: op(*tensors, **sample.attrs), *arrays, order=2)
+
+
+@pytest.mark.parametrize(("op", "sample", "text"), ERRORS)
+def test_error_says_what_is_wrong(op, sample, text):
+    arrays = arrays_of(sample)
+    if inferred(op, types_of(arrays), sample.attrs) is None:
+        with pytest.raises(GraphcError, match=rf"(?s)^{re.escape(op.name)}: .*{re.escape(text)}"):
+            graph_of(op, types_of(arrays), sample.attrs)
+        return
+    graph = graph_of(op, types_of(arrays), sample.attrs)
+    for _, run in runners():
+        with pytest.raises(RunError) as caught:
+            run(graph, arrays)
+        assert text in str(caught.value)
+
+
+def test_every_kind_of_op_is_reached():
+    assert {op.kind for op in TESTED} == set(Kind) - OUTSIDE
