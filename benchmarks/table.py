@@ -4,6 +4,7 @@ from __future__ import annotations
 import statistics
 from decimal import Decimal
 
+from benchmarks.peers import PEERS
 from benchmarks.runner import Result
 
 OURS = "graphc"
@@ -29,8 +30,9 @@ def number(value: float) -> str:
 
 
 def columns_of(results: list[Result]) -> list[str]:
-    """All columns that any row has, in the order in which they were measured first."""
-    return list(dict.fromkeys(name for result in results for name in result.columns))
+    """All columns that any row has, in the order of the list of peers."""
+    names = dict.fromkeys(name for result in results for name in result.columns)
+    return sorted(names, key=lambda name: list(PEERS).index(name.split()[0]))
 
 
 def times(results: list[Result], markdown: bool) -> str:
@@ -59,7 +61,7 @@ def times(results: list[Result], markdown: bool) -> str:
 
 def builds(results: list[Result], markdown: bool) -> str:
     """Seconds to build and call once with empty caches, which is mostly compiling."""
-    names = list(dict.fromkeys(peer for result in results for peer in result.build_seconds))
+    names = [peer for peer in PEERS if any(peer in result.build_seconds for result in results)]
     rows = [["build and first call, s", *names]]
     for result in results:
         seconds = result.build_seconds
@@ -95,10 +97,12 @@ def new_sizes(results: list[Result], markdown: bool) -> str | None:
     result = next((result for result in results if result.workload.name == "new_batch"), None)
     if result is None or not result.columns:
         return None
-    rows = [["new batch size, ms", *result.columns],
-            ["first call, median", *(number(c.median * 1e3) for c in result.columns.values())],
-            ["first call, worst", *(number(max(c.samples) * 1e3) for c in result.columns.values())],
-            ["usual call", *(number(statistics.median(c.usual) * 1e3) for c in result.columns.values())]]
+    names = columns_of([result])
+    columns = [result.columns[name] for name in names]
+    rows = [["new batch size, ms", *names],
+            ["first call, median", *(number(column.median * 1e3) for column in columns)],
+            ["first call, worst", *(number(max(column.samples) * 1e3) for column in columns)],
+            ["usual call", *(number(statistics.median(column.usual) * 1e3) for column in columns)]]
     return grid(rows, markdown)
 
 

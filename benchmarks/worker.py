@@ -11,8 +11,10 @@ Each request is a line of JSON on standard input, each reply a line of JSON on s
 
 Each reply also has "idle_cpu", the seconds of processor time that the process used between the previous reply and this
 request: a thread pool that spins while another peer is timed shows there.  A request that cannot be met is answered
-with {"unsupported": "why"} or {"error": "what went wrong"}.  Replies wait until the process's thread pools sleep, and
-between requests it sleeps in a read, so that only one worker runs at a time.  What a system prints goes to standard error.
+with {"unsupported": "why"} or {"error": "what went wrong"}.
+
+A reply is sent once the process's thread pools sleep, and between requests it sleeps in a read, so that only one worker
+runs at a time.  What a system prints goes to standard error.
 """
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
 
 Importing graphc imports neither Numba nor llvmlite; they come with the first run.
 """
-from graphc import errors, losses, nn
+from graphc import errors, losses, nn, train
 from graphc.config import options
 from graphc.control import (
     GraphKeys,

@@ -10,6 +10,7 @@ from graphc.ir import dims
 from graphc.ir.dims import Size
 from graphc.ir.node import Node
 from graphc.ir.op import Kind
+from graphc.passes.fuse import is_literal
 from graphc.passes.regions import Region, contiguous
 
 BLOCK = 4096            # elements that are summed before the sum is added to the total: accuracy, and chunks of work
@@ -183,7 +184,9 @@ class LoopLowering:
     def row_targets(self, phase: int, stores: bool = True) -> list[tuple[Node, bool]]:
         """(row node known after `phase` passes, whether to store it)."""
         region = self.region
-        return [(n, stores and n in region.outputs) for n in region.nodes
+        loads = [(n, False) for n, s in region.loads.items()
+                 if phase == 0 and n in region.placement and n not in region.nodes and region.is_row(n) and not is_literal(s.node)]
+        return loads + [(n, stores and n in region.outputs) for n in region.nodes
                 if region.is_row(n) and region.phase[n] == phase and n.op.kind is not Kind.INDEX
                 or region.is_row(n) and region.phase[n] == phase and n in region.outputs]
 
@@ -193,8 +196,9 @@ class LoopLowering:
         targets = [(n.inputs[0], False) for n in reductions]
         targets += [(n, True) for n in region.nodes
                     if n in region.outputs and not region.is_row(n) and region.phase[n] == number]
-        writer.forget_full()
+        rows = set(writer.known)
         body = writer.section(targets)
+        writer.known = rows  # what a pass over the reduced axes computes, the next one computes again
         accumulators = tuple(accumulator_of(n, writer.names, writer.value(n.inputs[0])) for n in reductions)
         after = writer.section(self.row_targets(number + 1, stores), known_reductions=True) if reductions and stores else []
         return Phase(tuple(body), accumulators, tuple(after))

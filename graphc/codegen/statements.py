@@ -54,10 +54,6 @@ class Writer:
                 self.store(node)
         return self.statements
 
-    def forget_full(self) -> None:
-        """Full values live in one phase: the next one computes them again."""
-        self.known = {n for n in self.known if n not in self.region.placement or self.region.is_row(n)}
-
     def value(self, node: Node) -> str:
         """The name of a node's value; writes the statements for it if it is not known here."""
         while node.op.kind in MOVEMENT and node not in self.region.loads:

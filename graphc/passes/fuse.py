@@ -62,9 +62,10 @@ class _Fuser:
         for node in self.order:
             if _needs_kernel(node):
                 self.group[node] = _Group(node)
-        for node in self.order:
-            if node.op.kind in COMPUTED:
-                self.join_producers(node)
+        for _ in range(2):  # what did not fit at first may fit a group that has grown a reduction since
+            for node in self.order:
+                if node.op.kind in COMPUTED:
+                    self.join_producers(node)
         self.join_siblings()
         self.add_copies()
         return self.build()

@@ -25,6 +25,16 @@ _DIM = re.compile(r"[\w+\-*/(), ]*\Z")
 _WORDS = re.compile(r"[A-Za-z_]\w*")
 
 
+_known_count = [-1, 1]  # (generation, number) of the last look
+
+
+def thread_count() -> int:
+    """threads.num_threads(), looked up again only after set_num_threads: it reads files of the system."""
+    if _known_count[0] != threads.generation:
+        _known_count[:] = threads.generation, threads.num_threads()
+    return _known_count[1]
+
+
 class Executable:
     """A loaded program: native kernels, and instances for the sizes met so far."""
 
@@ -50,7 +60,7 @@ class Executable:
 
     def instance(self, arrays: Sequence[np.ndarray]) -> Instance:
         """The instance for the sizes of these feeds. Raises ShapeError or FeedError."""
-        key = (threads.num_threads(), *(a.shape for a in arrays))
+        key = (thread_count(), *(a.shape for a in arrays))
         found = self.instances.get(key)
         if found is None:
             found = self.instances[key] = Instance(self, self.sizes(arrays))
@@ -121,7 +131,7 @@ class Instance:
     def __init__(self, executable: Executable, sizes: tuple[int, ...]):
         program = executable.program
         self.executable, self.sizes = executable, sizes
-        count = threads.num_threads()
+        count = thread_count()
         env = dict(zip(program.names, sizes, strict=True))
         words, shapes, outputs, work, total = executable.layout(
             count, 0, [c.ctypes.data for c in executable.constants], [v.ctypes.data for v in executable.variables], **env)

@@ -103,6 +103,9 @@ def pool():
         return _pool
 
 
+generation = 0  # counts calls of set_num_threads, so that others can keep what num_threads() said
+
+
 def num_threads():
     """Threads that a run may use: by `set_num_threads`, else GRAPHC_NUM_THREADS, else the processors we may use."""
     if _chosen_threads is not None:
@@ -117,11 +120,12 @@ def num_threads():
 
 def set_num_threads(count):
     """Threads per run from now on, the caller included; None for the default.  A present run is waited for."""
-    global _chosen_threads, _pool
+    global _chosen_threads, _pool, generation
     if count is not None and (int(count) != count or count < 1):
         raise ValueError(f"set_num_threads({count!r}): must be a whole number from 1, or None")
     with _lock:
         _chosen_threads = None if count is None else int(count)
+        generation += 1
         old, _pool = _pool, None
         if old is not None:
             engine().pool.value = 0         # the next run that wants threads starts a new pool

@@ -101,7 +101,7 @@ class Tile:
         with self.builder.goto_entry_block():
             room = self.builder.alloca(ir.ArrayType(self.vector, self.rows * self.vectors))
             room.align = 64
-        return room
+            return self.builder.ptrtoint(room, I64)
 
     def step(self, row_a, a_k, b, b_k, p, sums):
         """One step of k: the sums plus the outer product of a column of A and a row of B."""
@@ -155,7 +155,8 @@ class Tile:
                 self.builder.store(s, self.slot(total, n))
 
     def slot(self, total, n: int):
-        return self.builder.gep(total, [I64(0), I64(n)], source_etype=ir.ArrayType(self.vector, self.rows * self.vectors))
+        size = self.lanes * self.dtype.item_bytes
+        return self.builder.inttoptr(self.builder.add(total, I64(n * size)), POINTER)
 
 
 def product_tile(rows: int, vectors: int, lanes: int, dtype: str, masked: bool, epilogue):

@@ -1,0 +1,258 @@
+"""Optimizers: gradients turned into updates of variables. `minimize` is one fused sweep over all parameters."""
+from __future__ import annotations
+
+import numpy as np
+
+from graphc.control import GraphKeys, control_dependencies, group
+from graphc.errors import ArgumentError, DTypeError, report
+from graphc.functions.arrays import fill, zeros
+from graphc.functions.math import cast, sqrt, square
+from graphc.functions.math import pow as power
+from graphc.ir.container import get_default_graph
+from graphc.ir.node import Node, as_node, is_tensor
+from graphc.ir.types import int64
+from graphc.ops.grad import gradients
+from graphc.variable import Variable
+
+
+class Optimizer:
+    """Base of all optimizers. A subclass says how one variable is updated from its gradient, in `_update`.
+
+    learning_rate  a number or a tensor of rank 0.
+    """
+
+    def __init__(self, learning_rate, use_locking: bool = False, name: str = "Optimizer"):
+        if not is_tensor(learning_rate) and not np.isscalar(learning_rate) and not callable(learning_rate):
+            raise report(ArgumentError, f"{name}: learning_rate is a number or a tensor, not {learning_rate!r:.40}")
+        self.name = name
+        self._learning_rate = learning_rate() if callable(learning_rate) and not is_tensor(learning_rate) else learning_rate
+        self._slots: dict[str, dict[Variable, Variable]] = {}
+
+    # the public steps --------------------------------------------------------------------------------------------------
+
+    def minimize(self, loss, global_step: Variable | None = None, var_list=None, gate_gradients=None, aggregation_method=None,
+                 colocate_gradients_with_ops: bool = False, name: str | None = None, grad_loss=None) -> Node:
+        """An operation that updates the variables of `var_list` (default: all trainable ones) to make `loss` smaller.
+
+        loss         a tensor of floats; of a tensor with axes, the sum is minimised.
+        global_step  a variable that is increased by one.
+        Raises ArgumentError when no gradient reaches any variable, and names the variables.
+        """
+        pairs = self.compute_gradients(loss, var_list, grad_loss=grad_loss)
+        if all(g is None for g, _ in pairs):
+            raise report(ArgumentError, f"{self.name}: the loss depends on none of the variables",
+                         [("loss", loss.describe() if isinstance(loss, Node) else repr(loss))],
+                         f"the variables are {', '.join(v.name for _, v in pairs) or 'none: the list is empty'}")
+        return self.apply_gradients(pairs, global_step, name)
+
+    def compute_gradients(self, loss, var_list=None, gate_gradients=None, aggregation_method=None,
+                          colocate_gradients_with_ops: bool = False, grad_loss=None) -> list[tuple[Node | None, Variable]]:
+        """(gradient or None, variable) for each variable of `var_list` (default: all trainable ones)."""
+        loss = loss() if callable(loss) and not isinstance(loss, Node) else loss
+        if not isinstance(loss, Node) or not loss.dtype.is_floating:
+            raise report(DTypeError, f"{self.name}: the loss must be a tensor of floats",
+                         [("loss", loss.describe() if isinstance(loss, Node) else repr(loss))])
+        variables = list(var_list) if var_list is not None else \
+            get_default_graph().get_collection(GraphKeys.TRAINABLE_VARIABLES)
+        for v in variables:
+            if not isinstance(v, Variable):
+                raise report(ArgumentError, f"{self.name}: {v!r:.60} in var_list is not a variable")
+        found = gradients(loss, variables, None if grad_loss is None else [grad_loss])
+        return list(zip(found, variables, strict=True))
+
+    def apply_gradients(self, grads_and_vars, global_step: Variable | None = None, name: str | None = None) -> Node:
+        """An operation that applies (gradient, variable) pairs; pairs whose gradient is None are left out.
+
+        Raises ArgumentError when no pair has a gradient.
+        """
+        pairs = [(as_node(g, v.dtype), v) for g, v in grads_and_vars if g is not None]
+        if not pairs:
+            raise report(ArgumentError, f"{self.name}: no gradients given for any variable")
+        with get_default_graph().name_scope(name or self.name):
+            self._prepare([v for _, v in pairs])
+            updates = [u for g, v in pairs for u in self._update(g, v)]
+            updates += self._finish([v for _, v in pairs])
+            if global_step is not None:
+                with control_dependencies(updates):
+                    updates.append(global_step.assign_add(1))
+            done = group(*updates, name="train")
+        get_default_graph().add_to_collection("train_op", done)
+        return done
+
+    # slots -------------------------------------------------------------------------------------------------------------
+
+    def get_slot(self, var: Variable, name: str) -> Variable | None:
+        """The slot of a variable called `name`, or None."""
+        return self._slots.get(name, {}).get(var)
+
+    def get_slot_names(self) -> list[str]:
+        """The names of all slots."""
+        return sorted(self._slots)
+
+    def variables(self) -> list[Variable]:
+        """All variables of the optimizer itself."""
+        return [v for slots in self._slots.values() for v in slots.values()]
+
+    def _slot(self, var: Variable, name: str, value: float = 0.0) -> Variable:
+        slots = self._slots.setdefault(name, {})
+        if var not in slots:
+            start = fill(tuple(var.shape), np.array(value, var.dtype.numpy)) if value else zeros(tuple(var.shape), var.dtype)
+            slots[var] = Variable(start, trainable=False, name=f"{var.name.replace('/', '_')}_{name}")
+        return slots[var]
+
+    # what a subclass fills in ------------------------------------------------------------------------------------------
+
+    def _prepare(self, variables) -> None:
+        """Make what all updates share."""
+
+    def _update(self, gradient: Node, variable: Variable) -> list[Node]:
+        """Operations that update one variable and its slots."""
+        raise NotImplementedError(f"{type(self).__name__} must say how a variable is updated")
+
+    def _finish(self, variables) -> list[Node]:
+        """Operations that come once, after the updates."""
+        return []
+
+    def _rate(self, variable: Variable) -> Node:
+        """The learning rate in the variable's dtype."""
+        return self._number(self._learning_rate, variable)
+
+    @staticmethod
+    def _number(value, variable: Variable) -> Node:
+        if is_tensor(value):
+            value = as_node(value)
+            return value if value.dtype == variable.dtype else cast(value, variable.dtype)
+        return as_node(np.array(value, variable.dtype.numpy))
+
+
+class GradientDescentOptimizer(Optimizer):
+    """v -= learning_rate * g."""
+
+    def __init__(self, learning_rate, use_locking: bool = False, name: str = "GradientDescent"):
+        super().__init__(learning_rate, use_locking, name)
+
+    def _update(self, gradient, variable):
+        return [variable.assign_sub(self._rate(variable) * gradient)]
+
+
+class MomentumOptimizer(Optimizer):
+    """a = momentum * a + g; v -= learning_rate * a, or with Nesterov v -= learning_rate * (g + momentum * a).
+
+    As in TensorFlow 1; Nesterov's form after Sutskever et al., 2013.
+    """
+
+    def __init__(self, learning_rate, momentum, use_locking: bool = False, name: str = "Momentum", use_nesterov: bool = False):
+        super().__init__(learning_rate, use_locking, name)
+        self._momentum, self._nesterov = momentum, use_nesterov
+
+    def _update(self, gradient, variable):
+        slot = self._slot(variable, "momentum")
+        momentum, rate = self._number(self._momentum, variable), self._rate(variable)
+        accumulated = momentum * slot + gradient
+        step = gradient + momentum * accumulated if self._nesterov else accumulated
+        return [slot.assign(accumulated), variable.assign_sub(rate * step)]
+
+
+class AdagradOptimizer(Optimizer):
+    """a += g^2; v -= learning_rate * g / sqrt(a) (Duchi et al., 2011), as in TensorFlow 1."""
+
+    def __init__(self, learning_rate, initial_accumulator_value: float = 0.1, use_locking: bool = False, name: str = "Adagrad"):
+        if initial_accumulator_value <= 0:
+            raise report(ArgumentError, f"{name}: initial_accumulator_value must be positive, not {initial_accumulator_value}")
+        super().__init__(learning_rate, use_locking, name)
+        self._start = initial_accumulator_value
+
+    def _update(self, gradient, variable):
+        slot = self._slot(variable, "accumulator", self._start)
+        accumulated = slot + square(gradient)
+        return [slot.assign(accumulated), variable.assign_sub(self._rate(variable) * gradient / sqrt(accumulated))]
+
+
+class RMSPropOptimizer(Optimizer):
+    """s = decay * s + (1 - decay) * g^2; m = momentum * m + learning_rate * g / sqrt(s + epsilon); v -= m.
+
+    `centered` subtracts the square of a running mean of g from s. As in TensorFlow 1: s starts at 1, epsilon is inside the
+    root (Tieleman and Hinton, 2012; Graves, 2013 for the centered form).
+    """
+
+    def __init__(self, learning_rate, decay: float = 0.9, momentum: float = 0.0, epsilon: float = 1e-10,
+                 use_locking: bool = False, centered: bool = False, name: str = "RMSProp"):
+        super().__init__(learning_rate, use_locking, name)
+        self._decay, self._momentum, self._epsilon, self._centered = decay, momentum, epsilon, centered
+
+    def _update(self, gradient, variable):
+        decay, epsilon = self._number(self._decay, variable), self._number(self._epsilon, variable)
+        mean_square, momentum = self._slot(variable, "rms", 1.0), self._slot(variable, "momentum")
+        squares = decay * mean_square + (1 - decay) * square(gradient)
+        updates, spread = [mean_square.assign(squares)], squares
+        if self._centered:
+            mean = self._slot(variable, "mg")
+            means = decay * mean + (1 - decay) * gradient
+            updates.append(mean.assign(means))
+            spread = squares - square(means)
+        step = self._rate(variable) * gradient / sqrt(spread + epsilon)
+        if is_tensor(self._momentum) or self._momentum:
+            step = self._number(self._momentum, variable) * momentum + step
+            updates.append(momentum.assign(step))
+        return [*updates, variable.assign_sub(step)]
+
+
+class AdamOptimizer(Optimizer):
+    """Adam (Kingma and Ba, 2015), in TensorFlow 1's form:
+
+    rate_t = learning_rate * sqrt(1 - beta2^t) / (1 - beta1^t); m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2;
+    variable -= rate_t * m / (sqrt(v) + epsilon).
+    """
+
+    def __init__(self, learning_rate=0.001, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8,
+                 use_locking: bool = False, name: str = "Adam"):
+        super().__init__(learning_rate, use_locking, name)
+        self._beta1, self._beta2, self._epsilon = beta1, beta2, epsilon
+        self._steps: dict = {}
+
+    def _prepare(self, variables):
+        graph = get_default_graph()
+        if graph not in self._steps:
+            with graph.control_dependencies(None):
+                self._steps[graph] = Variable(np.int64(0), trainable=False, name="adam_step", dtype=int64)
+        self._step = self._steps[graph].as_tensor() + 1
+        self._rates: dict = {}
+
+    def variables(self):
+        return [*super().variables(), *self._steps.values()]
+
+    def _corrected_rate(self, variable: Variable) -> Node:
+        """The learning rate with the bias of the moments corrected; once for each dtype."""
+        if variable.dtype not in self._rates:
+            step = cast(self._step, variable.dtype)
+            one = np.array(1, variable.dtype.numpy)
+            beta1, beta2 = self._number(self._beta1, variable), self._number(self._beta2, variable)
+            self._rates[variable.dtype] = self._rate(variable) * sqrt(one - power(beta2, step)) / (one - power(beta1, step))
+        return self._rates[variable.dtype]
+
+    def _update(self, gradient, variable):
+        beta1, beta2 = self._number(self._beta1, variable), self._number(self._beta2, variable)
+        first, second = self._slot(variable, "m"), self._slot(variable, "v")
+        m = beta1 * first + (1 - beta1) * gradient
+        v = beta2 * second + (1 - beta2) * square(gradient)
+        step = self._corrected_rate(variable) * m / (sqrt(v) + self._number(self._epsilon, variable))
+        return [first.assign(m), second.assign(v), variable.assign_sub(step)]
+
+    def _finish(self, variables):
+        return [self._steps[get_default_graph()].assign_add(1)]
+
+
+def get_or_create_global_step(graph=None) -> Variable:
+    """The default graph's global step: an int64 variable that optimizers count up."""
+    found = get_global_step(graph)
+    if found is not None:
+        return found
+    step = Variable(np.int64(0), trainable=False, name="global_step", dtype=int64)
+    get_default_graph().add_to_collection(GraphKeys.GLOBAL_STEP, step)
+    return step
+
+
+def get_global_step(graph=None) -> Variable | None:
+    """The default graph's global step, or None."""
+    found = (graph or get_default_graph()).get_collection(GraphKeys.GLOBAL_STEP)
+    return found[0] if found else None
