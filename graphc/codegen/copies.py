@@ -42,7 +42,8 @@ class _Copy(LoopLowering):
 
 def copy_call(name: str, value: Node, source: Source, read: Buffer | None, written: Buffer,
               stored: tuple[tuple[Size, ...], Size] | None = None, line=None) -> Call:
-    """A kernel that copies a value of `value`'s type from `source` into `written` (at `stored`, else filling it)."""
+    """A kernel that copies something of `value`'s type from `source` into `written` (at `stored`, else filling it)."""
+    value = stand_in(value.type)  # it must not be the node that it is copied from
     sizes, placement = whole_domain(value.type.shape)
     region = Region([], sizes, {value: placement}, frozenset(), {value: source}, (value,),
                     stores={value: stored} if stored else {})

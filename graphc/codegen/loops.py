@@ -198,8 +198,8 @@ class LoopLowering:
                     if n in region.outputs and not region.is_row(n) and region.phase[n] == number]
         rows = set(writer.known)
         body = writer.section(targets)
-        writer.known = rows  # what a pass over the reduced axes computes, the next one computes again
         accumulators = tuple(accumulator_of(n, writer.names, writer.value(n.inputs[0])) for n in reductions)
+        writer.known = rows  # what a pass over the reduced axes computes, the next one computes again
         after = writer.section(self.row_targets(number + 1, stores), known_reductions=True) if reductions and stores else []
         return Phase(tuple(body), accumulators, tuple(after))
 

@@ -194,7 +194,7 @@ class _LoopEmitter:
         if blocked:
             join = self.join_body(k, phase)
             s.open(f"for block in range({first}, {last}, {ITEMS_IN_BLOCK}):")
-            s.line(f"stop{k} = min(block + {ITEMS_IN_BLOCK}, {last})")
+            s.minimum(f"stop{k}", f"block + {ITEMS_IN_BLOCK}", str(last))
             first, last, suffix = "block", f"stop{k}", "_block"
             self.start(phase, suffix)
         s.line(f"whole = {last} // {self.lanes} * {self.lanes}" if first == "0" else
@@ -233,7 +233,8 @@ class _LoopEmitter:
                 join = self.join_body(k, phase)
                 s.open(f"for block in range(0, {n}, {ROWS_IN_BLOCK}):")
                 self.start(phase, "_block")
-                s.open(f"for {r} in range(block, min(block + {ROWS_IN_BLOCK}, {n})):")
+                s.minimum(f"stop{k}", f"block + {ROWS_IN_BLOCK}", str(n))
+                s.open(f"for {r} in range(block, stop{k}):")
             else:
                 s.open(f"for {r} in range({n}):")
             s.call(body, count="live", suffix="_block" if blocked else "")
@@ -255,7 +256,7 @@ class _LoopEmitter:
         s.rows([("item", "items")])
         s.call(before)
         s.line(f"start = item * {kernel.chunk}")
-        s.line(f"stop = min(start + {kernel.chunk}, {size})")
+        s.minimum("stop", f"start + {kernel.chunk}", str(size))
         self.row_pass(0, phase, "start", "stop")
         s.call(self.after_body(0, phase, ()))
 

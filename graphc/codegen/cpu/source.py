@@ -66,6 +66,11 @@ class Skeleton:
             self.line(f"rest = rest // {size}")
         self.line(f"{axes[0][0]} = rest")
 
+    def minimum(self, name: str, a: str, b: str) -> None:
+        """name = the smaller of two; Numba's `min` would be a call into another library."""
+        self.line(f"{name} = {a}")
+        self.line(f"{name} = {name} if {name} < {b} else {b}")
+
     def splat(self, name: str, dtype: str, value) -> None:
         """name = a vector of one number."""
         key = f"start_{len(self.splats)}"
