@@ -4,7 +4,8 @@
 
 Importing graphc imports neither Numba nor llvmlite; they come with the first run.
 """
-from graphc import errors, losses, nn, train
+# ruff: noqa: F401, I001  (this file only hands names on; one name a line would make it a page of its own)
+from graphc import data, errors, losses, nn, train
 from graphc.config import options
 from graphc.control import (
     GraphKeys,
@@ -25,11 +26,32 @@ from graphc.control import (
     variables_initializer,
 )
 from graphc.control import tuple_ as tuple
-from graphc.functions.arrays import *
-from graphc.functions.linalg import *
-from graphc.functions.math import *
-from graphc.functions.random import *
-from graphc.functions.reduce import *
+from graphc.functions.arrays import (
+    broadcast_to, concat, constant, convert_to_tensor, embedding_lookup, expand_dims, eye, fill, gather,
+    lin_space, linspace, matrix_transpose, one_hot, ones, ones_like, pack, pad, range, rank, reshape, reverse,
+    reverse_v2, shape, size, slice, split, squeeze, stack, strided_slice, tile, transpose, unpack, unstack,
+    zeros, zeros_like,
+)
+from graphc.functions.linalg import (
+    batch_matmul, dot, einsum, matmul, matvec, outer, tensordot, trace,
+)
+from graphc.functions.math import (
+    abs, accumulate_n, acos, acosh, add, add_n, asin, asinh, atan, atan2, atanh, bitwise_and, bitwise_or,
+    bitwise_xor, cast, ceil, check_numerics, clip_by_global_norm, clip_by_norm, clip_by_value, cos, cosh, div,
+    div_no_nan, divide, equal, erf, erfc, exp, expm1, floor, floordiv, floormod, global_norm, greater,
+    greater_equal, identity, invert, is_finite, is_inf, is_nan, left_shift, less, less_equal, log, log1p,
+    log_sigmoid, logical_and, logical_not, logical_or, logical_xor, maximum, minimum, mod, multiply, negative,
+    not_equal, pow, realdiv, reciprocal, right_shift, rint, round, rsqrt, saturate_cast, sigmoid, sign, sin,
+    sinh, sqrt, square, squared_difference, stop_gradient, subtract, tan, tanh, to_double, to_float, to_int32,
+    to_int64, truediv, trunc, truncatediv, where, where_v2, xdivy, xlogy,
+)
+from graphc.functions.random import (
+    random_normal, random_uniform, set_random_seed, truncated_normal,
+)
+from graphc.functions.reduce import (
+    arg_max, arg_min, argmax, argmin, count_nonzero, reduce_all, reduce_any, reduce_euclidean_norm,
+    reduce_logsumexp, reduce_max, reduce_mean, reduce_min, reduce_prod, reduce_std, reduce_sum, reduce_variance,
+)
 from graphc.ir.container import Graph, get_default_graph, reset_default_graph
 from graphc.ir.node import Node as Tensor
 from graphc.ir.node import TensorShape

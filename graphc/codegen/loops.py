@@ -109,8 +109,8 @@ class LoopLowering:
         phases = tuple(self.phase(writer, k, vector) for k in range(self.phase_count()))
         elements = dims.product(self.region.sizes)
         stream = ""
-        if not self.region.reduced and len(sizes_p) == 1 and not _surely_small(elements):
-            stream = str(parameters.size(self.stream_flag(elements)))
+        if not self.region.reduced and len(sizes_p) == 1 and parallel:
+            stream = str(parameters.size(self.stream_flag(elements), keep=()))
         kernel = LoopKernel(self.name, parameters.buffer_names, parameters.size_names, sizes_p, sizes_r, vector,
                             tuple(before), phases, item_bytes(before, phases),
                             blocked=any(p.accumulators for p in phases) and not self.short_rows(), stream=stream,
@@ -174,12 +174,12 @@ class LoopLowering:
     # sections ----------------------------------------------------------------------------------------------------------
 
     def phase_count(self) -> int:
-        return max((self.region.phase[n] for n in self.region.nodes if n.op.kind is Kind.REDUCE), default=0) + \
+        return max((self.region.phase[n] for n in self.region.nodes if self.region.reduces(n)), default=0) + \
             (1 if any(not self.region.is_row(n) and n in self.region.outputs and self.region.phase[n] == self.last_reduction()
                       for n in self.region.nodes) and self.region.reduced else 0)
 
     def last_reduction(self) -> int:
-        return max((self.region.phase[n] for n in self.region.nodes if n.op.kind is Kind.REDUCE), default=0)
+        return max((self.region.phase[n] for n in self.region.nodes if self.region.reduces(n)), default=0)
 
     def row_targets(self, phase: int, stores: bool = True) -> list[tuple[Node, bool]]:
         """(row node known after `phase` passes, whether to store it)."""
@@ -192,7 +192,7 @@ class LoopLowering:
 
     def phase(self, writer: Writer, number: int, vector: str, stores: bool = True) -> Phase:
         region = self.region
-        reductions = [n for n in region.nodes if n.op.kind is Kind.REDUCE and region.phase[n] == number + 1]
+        reductions = [n for n in region.nodes if region.reduces(n) and region.phase[n] == number + 1]
         targets = [(n.inputs[0], False) for n in reductions]
         targets += [(n, True) for n in region.nodes
                     if n in region.outputs and not region.is_row(n) and region.phase[n] == number]

@@ -1,6 +1,7 @@
 """Writes the statements of a kernel for the nodes of a region."""
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from graphc.codegen.kernel import (Access, Accumulator, Check, Compute, Coordinate, Int, Literal, Load, Phase, Statement,
@@ -47,7 +48,7 @@ class Writer:
         """Statements that compute the targets, and store those that say so."""
         self.statements = []
         for node, store in targets:
-            if node.op.kind is Kind.REDUCE and known_reductions:
+            if known_reductions and self.region.reduces(node):
                 self.known.add(node)
             self.value(node)
             if store:
@@ -82,8 +83,10 @@ class Writer:
             self.random(node)
         elif node.op.kind is Kind.GATHER:
             self.gather(node)
-        elif node.op.kind is Kind.REDUCE:
+        elif self.region.reduces(node):
             raise AssertionError(f"{node.label} is used before its reduction has ended")
+        else:
+            self.reduce_nothing(node)
 
     # statements --------------------------------------------------------------------------------------------------------
 
@@ -133,6 +136,13 @@ class Writer:
         """Strides that number the elements of a node's value."""
         return self.strides.over_axes(contiguous(node.type.shape), self.region.placement[node])
 
+    def reduce_nothing(self, node: Node) -> None:
+        """A reduction over axes of size 1: its one element, or that element's position."""
+        if node.op.rule.arg:
+            self.statements.append(Literal(self.name(node), node.type.dtype.short, 0))
+        else:
+            self.names[node] = self.value(node.inputs[0])
+
     def random(self, node: Node) -> None:
         name = self.name(node)
         index, run = f"{name}i", f"{name}r"
@@ -169,11 +179,13 @@ def accumulator_of(node: Node, names: dict[Node, str], value: str) -> Accumulato
 
 
 def _attribute(value) -> str:
-    """An attribute as it stands in a scalar text."""
+    """An attribute as it stands in a scalar text, a Python expression."""
     if isinstance(value, DType):
         return value.short
     if isinstance(value, Array):
-        return repr(value.value.item())
+        value = value.value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return f'float("{value}")'
     return repr(value)
 
 

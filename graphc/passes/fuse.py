@@ -1,8 +1,8 @@
 """Fusion: puts nodes that one loop nest can compute into one region.
 
 Nodes start alone. Going through the graph in order, each node joins the groups that make its inputs, as long as the joined
-set is a region (`regions.analyse` decides), makes no cycle, and pays. Views and moves cost nothing inside a region: they
-become index maps of its loads, so every region takes a copy of those that it needs.
+set is a region (`regions.analyse` decides), makes no cycle, and pays. Views, moves and numbers computed from sizes are free
+inside a region (views and moves become index maps of its loads), so every region takes a copy of those that it needs.
 """
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from graphc.ir.node import INPUT, RESULT, Node, make
 from graphc.ir.op import Array, Kind, Op
 from graphc.ir.types import TensorType
 from graphc.passes.manager import graph_pass
-from graphc.passes.regions import COMPUTED, MOVEMENT, NotARegion, Region, analyse, source_of
+from graphc.passes.regions import COMPUTED, MOVEMENT, NotARegion, Region, analyse, is_size_value, source_of
 
 MAX_NODES = 64      # computed nodes in one region: keeps compile time and register pressure sane
 MAX_STREAMS = 2     # arrays that an epilogue may stream beside the tile or the reduction before it is a loop of its own
@@ -48,6 +48,11 @@ class _Group:
         self.anchor = node if node.op.kind is Kind.CONTRACT else None
         self.can_grow = node.op.kind in COMPUTED or self.anchor is not None
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether all nodes are elementwise or of that sort: nothing is reduced or contracted."""
+        return self.can_grow and self.anchor is None and all(n.op.kind is not Kind.REDUCE for n in self.nodes)
+
 
 class _Fuser:
     def __init__(self, graph: Graph):
@@ -60,24 +65,29 @@ class _Fuser:
 
     def run(self) -> Graph:
         for node in self.order:
-            if _needs_kernel(node):
+            if _needs_kernel(node) and not is_size_value(node):
                 self.group[node] = _Group(node)
-        for _ in range(2):  # what did not fit at first may fit a group that has grown a reduction since
-            for node in self.order:
-                if node.op.kind in COMPUTED:
-                    self.join_producers(node)
+        self.join_all(plain=True)   # first among themselves, so that an optimizer's update joins a product whole or not at all
+        self.join_all(plain=False)
+        self.join_all(plain=False)  # what did not fit at first may fit a group that has grown a reduction since
         self.join_siblings()
         self.add_copies()
         return self.build()
 
     # grouping ----------------------------------------------------------------------------------------------------------
 
-    def join_producers(self, node: Node) -> None:
+    def join_all(self, plain: bool) -> None:
+        """Let every node join its producers; with `plain`, only where neither side reduces or contracts."""
+        for node in self.order:
+            if node in self.group and node.op.kind in COMPUTED:
+                self.join_producers(node, plain)
+
+    def join_producers(self, node: Node, plain: bool) -> None:
         for source in sorted(dict.fromkeys(node.inputs), key=lambda n: -self.place[n]):
-            root = source
-            while root.op.kind in MOVEMENT:
-                root = root.inputs[0]
+            root = self.root(source)
             if root in self.group and self.group[root] is not self.group[node]:
+                if plain and not (self.group[root].is_plain and self.group[node].is_plain):
+                    continue
                 self.try_join(self.group[root], self.group[node])
 
     def join_siblings(self) -> None:
@@ -105,29 +115,26 @@ class _Fuser:
             return "one of them is a kernel of its own"
         if first.anchor is not None and second.anchor is not None:
             return "two contractions"
-        if second.anchor is not None:
-            return "a contraction computes nothing before its operands"
         nodes = first.nodes | second.nodes
+        anchor = first.anchor if first.anchor is not None else second.anchor
+        if anchor is not None and any(self.root(i) in nodes for i in anchor.inputs):
+            return "a contraction computes nothing before its operands"
         if sum(n.op.kind in COMPUTED for n in nodes) > MAX_NODES:
             return f"more than {MAX_NODES} nodes"
         try:
-            region = self.region(nodes, first.anchor)
+            region = self.region(nodes, anchor)
         except NotARegion as e:
             return str(e)
         if self.has_way_outside(nodes):
             return "a value would have to leave the region and come back"
-        return self.cost_obstacle(first, second, region)
+        return cost_obstacle(anchor, region)
 
-    def cost_obstacle(self, first: _Group, second: _Group, region: Region) -> str | None:
-        if first.anchor is not None and region.reduced:
-            return "a reduction of a contraction"
-        if first.anchor is not None or region.reduced and all(region.is_row(n) for n in second.nodes):
-            size = first.anchor.type.rank if first.anchor is not None else len(region.parallel)
-            streams = sum(1 for load in region.loads
-                          if load not in nodes_and_inputs(first.nodes) and _spans(region, load) >= max(size, 1))
-            if streams > MAX_STREAMS:
-                return f"its epilogue streams {streams} more arrays"
-        return None
+    @staticmethod
+    def root(node: Node) -> Node:
+        """The node behind views and moves."""
+        while node.op.kind in MOVEMENT:
+            node = node.inputs[0]
+        return node
 
     def region(self, nodes: Iterable[Node], anchor: Node | None) -> Region:
         members = self.with_movement(nodes)
@@ -142,6 +149,9 @@ class _Fuser:
                 while chain[-1].op.kind in MOVEMENT:
                     chain.append(chain[-1].inputs[0])
                 root = chain.pop()
+                if is_size_value(root):
+                    members.update(chain, size_nodes(root))
+                    continue
                 if root in members and root.op.kind in COMPUTED | {Kind.CONTRACT}:
                     members.update(chain)
                     continue
@@ -210,16 +220,16 @@ class _Fuser:
                 if user in self.group:
                     if node not in absorbed[id(self.group[user])]:
                         return True
-                elif user.op.kind not in MOVEMENT or user in needed:
+                elif not _is_free(user) or user in needed:
                     return True
                 elif any(node not in absorbed[id(g)] for g in self.groups_behind(user)):
                     return True
             return node in self.outputs
 
         for node in reversed(self.order):
-            if node.op.kind in MOVEMENT and is_wanted(node):
+            if _is_free(node) and is_wanted(node):
                 needed.add(node)
-                if node.op.kind is Kind.MOVE:
+                if node.op.kind is not Kind.VIEW:
                     group = self.group[node] = _Group(node)
                     absorbed[id(group)] = self.members(group)
 
@@ -233,7 +243,7 @@ class _Fuser:
         for user in self.users.get(node, ()):
             if user in self.group:
                 found.append(self.group[user])
-            elif user.op.kind in MOVEMENT:
+            elif _is_free(user):
                 found += self.groups_behind(user)
         return found
 
@@ -296,13 +306,25 @@ class _Fuser:
                 make(RESULT, (region,), {"index": k}, name=output.name, location=output.location)
 
 
-def nodes_and_inputs(nodes: Iterable[Node]) -> set[Node]:
-    """The nodes and what they take."""
-    return {i for n in nodes for i in (n, *n.inputs)}
+def cost_obstacle(anchor: Node | None, region: Region) -> str | None:
+    """Why a region would not pay: an epilogue that streams more arrays than the tile or the reduction before it."""
+    if anchor is not None and region.reduced:
+        return "a reduction of a contraction"
+    if anchor is None and not region.reduced:
+        return None
+    axes = frozenset(region.parallel)
+    streams = sum(1 for load in region.loads if load in region.placement and axes and region.axes(load) == axes)
+    return f"its epilogue streams {streams} arrays" if streams > MAX_STREAMS else None
 
 
-def _spans(region: Region, load: Node) -> int:
-    return len(region.axes(load)) if load in region.placement else 0
+def _is_free(node: Node) -> bool:
+    """Whether regions take copies of a node instead of its value."""
+    return node.op.kind in MOVEMENT or is_size_value(node)
+
+
+def size_nodes(node: Node) -> set[Node]:
+    """A number computed from sizes, and the numbers that it is computed from."""
+    return {node}.union(*(size_nodes(i) for i in node.inputs if is_size_value(i)))
 
 
 def _is_move(group: _Group) -> bool:

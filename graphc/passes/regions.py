@@ -33,6 +33,15 @@ class Source:
     offset: Size
 
 
+def is_size_value(node: Node) -> bool:
+    """Whether a node is a number computed from sizes alone, such as 1 / N: every region that needs it computes it itself."""
+    if node.op.kind is Kind.INDEX:
+        return node.type.shape == ()
+    if node.op.kind is not Kind.ELEMENTWISE or node.type.shape != () or node.op.rule.fails or not node.inputs:
+        return False
+    return all(i.op.kind is Kind.CONSTANT and i.type.shape == () or is_size_value(i) for i in node.inputs)
+
+
 def contiguous(shape: Sequence[Size]) -> tuple[Size, ...]:
     """Row-major strides, in elements."""
     strides: list[Size] = []
@@ -109,6 +118,10 @@ class Region:
     def stored(self, node: Node) -> tuple[tuple[Size, ...], Size]:
         """(strides, offset) with which an output is stored."""
         return self.stores.get(node, (contiguous(node.type.shape), 0))
+
+    def reduces(self, node: Node) -> bool:
+        """Whether a node is a reduction with something to reduce: over axes of size 1 it is a view of its input."""
+        return node.op.kind is Kind.REDUCE and bool(self.axes(node.inputs[0]) - self.axes(node))
 
     def is_row(self, node: Node) -> bool:
         """Whether a value is computed once for each point of the parallel axes."""
@@ -278,6 +291,7 @@ class _Placer:
             if node.op.kind is Kind.REDUCE:
                 placement = self.placement[node.inputs[0]]
                 found.add(frozenset(a for k, a in enumerate(placement) if k in node.attrs["axes"] and a is not None))
+        found.discard(frozenset())
         if len(found) > 1:
             raise NotARegion("reductions along different axes")
         return next(iter(found), frozenset())
@@ -310,8 +324,8 @@ def _through_view(shape, placement: Placement, new_shape) -> Placement:
 def _check_outputs(region: Region, outputs: Sequence[Node]) -> None:
     parallel = set(region.parallel)
     for node in region.nodes:
-        if node.op.kind is Kind.INDEX and node not in outputs:
-            continue  # costs nothing to compute again
+        if node not in outputs and (node.op.kind is Kind.INDEX or is_size_value(node)):
+            continue  # costs next to nothing to compute again
         if parallel - region.axes(node):
             raise NotARegion(f"{node.label} is smaller than the loop nest and would be computed again and again")
         if region.axes(node) & region.reduced and not region.axes(node) >= region.reduced:
@@ -329,7 +343,7 @@ def _after_reduction(region: Region, node: Node) -> bool:
         if n in seen:
             continue
         seen.add(n)
-        if n in region.placement and n.op.kind is Kind.REDUCE and n in set(region.nodes):
+        if n in region.nodes and region.reduces(n):
             return True
         if n in region.placement and n not in region.loads:
             stack.extend(n.inputs)
@@ -344,7 +358,7 @@ def _phases(region: Region) -> None:
         phase = 0
         for source in node.inputs:
             phase = max(phase, _ready(region, source))
-        region.phase[node] = phase + 1 if node.op.kind is Kind.REDUCE else phase
+        region.phase[node] = phase + 1 if region.reduces(node) else phase
 
 
 def _ready(region: Region, node: Node) -> int:
