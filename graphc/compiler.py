@@ -6,94 +6,106 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from graphc.config import options
-from graphc.errors import CompileError, FeedError, report
-from graphc.ir.graph import Graph, capture
-from graphc.ir.interpreter import interpret
-from graphc.ir.node import Node
+from graphc.errors import CompileError, FeedError, GraphcError, report
+from graphc.feeds import violated_equation
+from graphc.ir.graph import Graph, capture, substitute
+from graphc.ir.interpreter import bind_dims, interpret
+from graphc.ir.node import Node, input_node
 from graphc.ir.op import Kind
 from graphc.passes.manager import Dumper, Instrument, ValueCheck, run_passes, standard_instruments
 from graphc.passes.pipeline import PIPELINE, SEMANTICS
 
+if TYPE_CHECKING:
+    from graphc.runtime.executor import Instance
+
 
 class Compiled:
-    """What a session runs: prepared once for its fetches and feeds, for all sizes of named dims."""
+    """What a session runs: prepared once for its fetches and feeds, for all sizes of named dims.
 
-    def __init__(self, store, graph: Graph):
+    origin is the graph as the user wrote it, graph what the passes made of it.
+    """
+
+    def __init__(self, store, origin: Graph, graph: Graph):
         variables = [n for n in graph.inputs if n.attrs["role"] == "variable"]
         writes = [n for n in graph.outputs if n.op.kind is Kind.EFFECT and n.op.rule.action == "write"]
         used = {i for n in graph.nodes() if n not in writes for i in n.inputs} | {w.inputs[1] for w in writes}
         self.store = store
-        self.graph = graph
+        self.origin, self.graph = origin, graph
         self.written = [_handle(w.inputs[0]) for w in writes]
         self.read = [_handle(v) for v in variables if v in used or v in graph.outputs]
-        self.ready = False
         self.variables = [_handle(v) for v in variables]
 
-    def prepare(self) -> None:
-        """Before the first run that succeeds: all variables that it reads must have values."""
-        self.store.check(self.read)
+    def run(self, arrays: Sequence[np.ndarray]) -> list:
+        """The fetched values for feeds of the right dtypes."""
+        raise NotImplementedError
 
-    def finish(self) -> None:
-        """After the first run: what it wrote has values now."""
-        self.store.initialised.update(self.written)
-        self.ready = True
+    def run_fast(self, values) -> list | None:
+        """The fetched values if the feeds need no look at all; else None, and nothing was run."""
+        return None
+
+    def misfit(self, arrays: Sequence[np.ndarray], error: GraphcError) -> GraphcError:
+        """The error for feeds of sizes that do not fit together: that of the first node that needs them to, else `error`."""
+        shapes = iter([a.shape for a in arrays])
+        known = [next(shapes) if n.attrs["role"] == "feed" else tuple(n.type.shape) for n in self.origin.inputs]
+        return violated_equation(self.origin, known) or error
 
 
 class Interpreted(Compiled):
     """GRAPHC_DEVICE=numpy: the ops' reference rules, one node at a time."""
 
-    def __init__(self, store, graph: Graph):
-        super().__init__(store, graph)
-        self.number = 0
-
     def run(self, arrays: Sequence[np.ndarray]) -> list:
-        """The fetched values for these feeds."""
-        self.prepare()
+        self.store.check(self.read)
         values = iter(arrays)
         inputs = [self.store.array(_handle(n)) if n.attrs["role"] == "variable" else next(values) for n in self.graph.inputs]
-        found = interpret(self.graph, inputs, self.number)
-        self.number += 1
+        try:
+            env = bind_dims(self.graph.inputs, [np.shape(v) for v in inputs])
+        except GraphcError as e:
+            raise self.misfit(arrays, e) from None
+        number = int(self.store.counter[0])
+        self.store.counter[0] += 1
+        found = interpret(self.graph, inputs, number, env)
         count = len(self.graph.outputs) - len(self.written)
         results = [np.array(v)[()] for v in found[:count]]
         new = [np.array(v) for v in found[count:]]
         for handle, value in zip(self.written, new, strict=True):
             self.store.array(handle)[...] = value
-        self.finish()
+        self.store.initialised.update(self.written)
         return results
-
-    def run_fast(self, values) -> None:
-        """There is no fast way."""
-        return None
 
 
 class Native(Compiled):
     """A program of native kernels."""
 
-    def __init__(self, store, graph: Graph, program):
-        super().__init__(store, graph)
+    def __init__(self, store, origin: Graph, graph: Graph, program):
+        super().__init__(store, origin, graph)
         from graphc.runtime.executor import Executable
         self.program = program
-        self.executable = Executable(program, [store.array(h) for h in self.variables])
-        self.last = None
+        self.executable = Executable(program, [store.array(h) for h in self.variables], store.counter)
+        self.ready = False
+        self.last: Instance | None = None
 
     def run(self, arrays: Sequence[np.ndarray]) -> list:
-        """The fetched values for feeds of the right dtypes."""
         if not self.ready:
-            self.prepare()
-        self.last = instance = self.executable.instance(arrays)
+            self.store.check(self.read)
+        try:
+            instance = self.executable.instance(arrays)
+        except FeedError as e:
+            raise self.misfit(arrays, e) from None
         found = instance.run(arrays)
         if not self.ready:
-            self.finish()
+            self.store.initialised.update(self.written)
+            self.ready = True
+        self.last = instance
         return found
 
     def run_fast(self, values) -> list | None:
-        """The fetched values if the feeds fit the sizes of the last run; else None, and nothing was run."""
         instance = self.last
-        return instance.try_run(values) if instance is not None and self.ready else None
+        return None if instance is None or not instance.is_current() else instance.try_run(values)
 
 
 def _handle(node: Node) -> Node:
@@ -105,10 +117,10 @@ def compile_graph(store, fetches: Sequence[Node], feeds: Sequence[Node], arrays:
     """The program that computes `fetches` from `feeds`; `arrays` are the first feeds, for the value check."""
     start = time.perf_counter()
     name = _program_name(fetches)
-    graph = capture(name, fetches, feeds)
+    graph = fed_variables(capture(name, fetches, feeds), feeds)
     check_feeds(graph, feeds)
     if options.device == "numpy":
-        return Interpreted(store, run_passes(graph, SEMANTICS, standard_instruments(name)))
+        return Interpreted(store, graph, run_passes(graph, SEMANTICS, standard_instruments(name)))
     if options.device != "cpu":
         raise report(CompileError, f"there is no device {options.device!r}", rule="the devices are cpu and numpy")
     instruments = standard_instruments(name)
@@ -117,13 +129,25 @@ def compile_graph(store, fetches: Sequence[Node], feeds: Sequence[Node], arrays:
     fused = run_passes(graph, PIPELINE, instruments)
     from graphc.codegen.build import build
     program = build(fused, _kernel_folder(instruments))
-    native = Native(store, fused, program)
+    native = Native(store, graph, fused, program)
     if options.debug:
         print(f"graphc: {name}: built in {time.perf_counter() - start:.2f} s, {len(program.records)} kernel calls of "
               f"{len(program.objects)} kernels", file=sys.stderr)
     if "memory" in options.explain:
         print(f"graphc: {name}: temporaries take {program.memory()} bytes", file=sys.stderr)
     return native
+
+
+def fed_variables(graph: Graph, feeds: Sequence[Node]) -> Graph:
+    """The graph with variables that are fed as ordinary feeds. Raises FeedError for one that is also written."""
+    fed = {n for n in feeds if n.attrs.get("role") == "variable"}
+    if not fed:
+        return graph
+    for node in graph.nodes():
+        if node.op.kind is Kind.EFFECT and node.op.rule.action != "read" and node.inputs[0] in fed:
+            raise report(FeedError, f"the variable {node.inputs[0].name!r} is fed and written in one run",
+                         [("written", node.describe())])
+    return substitute(graph, {n: input_node(n.name, n.type, location=n.location) for n in fed})
 
 
 def check_feeds(graph: Graph, feeds: Sequence[Node]) -> None:

@@ -1,11 +1,20 @@
 """Checks and converts what users feed. Nothing is lost in silence but float precision."""
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from graphc.errors import FeedError, report
+from graphc.errors import FeedError, GraphcError, ShapeError, report
+from graphc.ir import dims
+from graphc.ir.dims import Size
+from graphc.ir.graph import Graph
 from graphc.ir.node import Node, is_tensor
-from graphc.ir.types import TensorType, shape_text
+from graphc.ir.types import Equations, TensorType, shape_text
+from graphc.placeholders import UNSHAPED
+
+
+_KINDS = {"U": "str", "S": "bytes", "M": "datetime", "m": "timedelta"}
 
 
 def feed_array(node: Node, value) -> np.ndarray:
@@ -18,8 +27,8 @@ def feed_array(node: Node, value) -> np.ndarray:
     else:
         array = _convert(node, value)
     check_shape(node, array.shape)
-    if not array.flags.c_contiguous or not array.flags.aligned or not array.dtype.isnative:
-        array = np.ascontiguousarray(array).reshape(array.shape)
+    if not array.flags.carray and not (array.flags.c_contiguous and array.flags.aligned):
+        array = array.copy(order="C")
     if array.dtype is not node.type.dtype.numpy:
         array = array.view(node.type.dtype.numpy)
     return array
@@ -40,8 +49,11 @@ def _convert(node: Node, value) -> np.ndarray:
     except (ValueError, TypeError) as e:
         raise _error(node, "the value is no array: its rows differ in length", str(e)) from None
     dtype = node.type.dtype
+    if array.dtype == object and dtype.is_integer and all(isinstance(v, int) for v in array.flat):
+        culprit = next(v for v in array.flat if not -2**63 <= v < 2**64)
+        raise _error(node, f"{culprit} does not convert to {dtype.name}", _range_text(dtype.numpy))
     if array.dtype == object or array.dtype.kind in "USMmV":
-        raise _error(node, f"{array.dtype} does not convert to {dtype.name}")
+        raise _error(node, f"{_KINDS.get(array.dtype.kind, array.dtype)} does not convert to {dtype.name}")
     if array.dtype.kind == "c":
         raise _error(node, f"{array.dtype} does not convert to {dtype.name}", "the imaginary part would be lost")
     if array.size == 0:
@@ -57,13 +69,17 @@ def _convert(node: Node, value) -> np.ndarray:
         if wrong.any():
             culprit = array[wrong].flat[0]
             rule = "a fraction would be lost" if array.dtype.kind == "f" and np.isfinite(culprit) and culprit % 1 else \
-                f"it is outside [{np.iinfo(dtype.numpy).min}, {np.iinfo(dtype.numpy).max}]"
+                _range_text(dtype.numpy)
             raise _error(node, f"{culprit} does not convert to {dtype.name}", rule)
     elif array.dtype.kind == "f" and array.dtype.itemsize > dtype.size:
         wrong = np.isinf(converted) & np.isfinite(array)
         if wrong.any():
             raise _error(node, f"{array[wrong].flat[0]} does not convert to {dtype.name}", "it is too large")
     return converted
+
+
+def _range_text(dtype: np.dtype) -> str:
+    return f"it is outside [{np.iinfo(dtype).min}, {np.iinfo(dtype).max}]"
 
 
 def _integer_losses(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -80,7 +96,47 @@ def check_shape(node: Node, shape: tuple[int, ...]) -> None:
     type_: TensorType = node.type
     fits = len(shape) == type_.rank and all(not isinstance(d, int) or d == s for d, s in zip(type_.shape, shape, strict=True))
     if not fits:
+        unshaped = node.graph is not None and node in node.graph.scope_state.get(UNSHAPED, ())
         raise report(FeedError, f"the feed for {node.label!r} of shape {tuple(shape)} does not fit the shape "
                                 f"({shape_text(type_.shape)})", [("tensor", node.describe())],
                      f"rank {len(shape)} != {type_.rank}" if len(shape) != type_.rank else
-                     f"{tuple(shape)} != ({shape_text(type_.shape)})")
+                     f"{tuple(shape)} != ({shape_text(type_.shape)})",
+                     f"write shape=[{', '.join(['None'] * len(shape))}]: a placeholder without a shape is a scalar"
+                     if unshaped else "")
+
+
+def violated_equation(graph: Graph, shapes: Sequence[tuple[int, ...]]) -> GraphcError | None:
+    """The error for the first node whose type rule needs two dims to be equal that are not, for inputs of these shapes; None
+    when the inputs themselves do not fit their types.
+    """
+    env: dict[str, int] = {}
+    for node, shape in zip(graph.inputs, shapes, strict=True):
+        if len(shape) != node.type.rank:
+            return None
+        env.update({str(d): s for d, s in zip(node.type.shape, shape, strict=True) if dims.is_name(d) and str(d) not in env})
+    for node, shape in zip(graph.inputs, shapes, strict=True):
+        if any(_differ(d, s, env) for d, s in zip(node.type.shape, shape, strict=True)):
+            return None
+    for node in graph.nodes():
+        with Equations() as equations:
+            node.op.infer(*(i.type for i in node.inputs), **node.attrs)
+        for left, right in equations.found:
+            if _differ(left, right, env):
+                a, b = (dims.substitute(d, env) for d in (left, right))
+                operands = [(node.op.input_name(k), f"{_with_sizes(n, env)}") for k, n in enumerate(node.inputs)]
+                return report(ShapeError, f"{node.op.name}: the fed values make shapes that do not fit", operands,
+                              f"{left} = {a} != {right} = {b}", location=node.location)
+    return None
+
+
+def _differ(left: Size, right: Size, env) -> bool:
+    """Whether two dims are known and not equal."""
+    a, b = dims.substitute(left, env), dims.substitute(right, env)
+    return isinstance(a, int) and isinstance(b, int) and a != b
+
+
+def _with_sizes(node: Node, env) -> str:
+    """`x: f32[N] of shape [3]  made at train.py:4`."""
+    sizes = shape_text(dims.substitute(d, env) for d in node.type.shape)
+    text, space, born = node.describe().partition("  ")
+    return f"{text} of shape [{sizes}]{space}{born}"

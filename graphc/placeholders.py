@@ -1,12 +1,14 @@
 """Placeholders: what a run must be fed."""
 from __future__ import annotations
 
-from graphc.errors import ArgumentError, ShapeError, report, user_location
+from graphc.errors import ShapeError, report, user_location
 from graphc.ir import dims
 from graphc.ir.container import get_default_graph
 from graphc.ir.node import INPUT, Node, as_node
 from graphc.ir.types import TensorType, as_dtype, as_shape, same_shape
 from graphc.ops.elementwise import identity
+
+UNSHAPED = "placeholders without a shape"  # key of the graph's `scope_state`
 
 
 def placeholder(dtype, shape=None, name: str | None = None) -> Node:
@@ -14,11 +16,13 @@ def placeholder(dtype, shape=None, name: str | None = None) -> Node:
 
     dtype  a dtype or its name.
     shape  sizes: ints, names such as "N" (equal names are equal sizes), expressions such as "2*N", or None for a size that
-           each run may choose. The number of axes must be known.
+           each run may choose. shape=None stands for a scalar, which is what most programs that say nothing feed; anything
+           else needs its number of axes, because types are settled when the graph is built.
     """
     if shape is None:
-        raise report(ArgumentError, "placeholder: its number of axes must be known", rule="shape=None tells nothing",
-                     hint="write shape=[] for a scalar, shape=[None, 784] for rows of any number")
+        node = placeholder(dtype, (), name)
+        get_default_graph().scope_state.setdefault(UNSHAPED, set()).add(node)
+        return node
     graph = get_default_graph()
     graph.check_open()
     if not isinstance(shape, (list, tuple, str, int)):

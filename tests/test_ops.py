@@ -24,7 +24,10 @@ from graphc.ir.parser import parse
 from graphc.ir.printer import large_constants, print_graph
 from graphc.ir.types import DTYPES, Equations, TensorType, as_dtype, float64
 from graphc.ir.verify import verify
+from graphc.passes.manager import Skipper, run_passes
+from graphc.passes.pipeline import PIPELINE
 from graphc.testing import assert_equal_values, check_gradients
+from graphc.testing.compiled import CompiledGraph
 
 for module in pkgutil.iter_modules(graphc.ops.__path__):
     importlib.import_module(f"graphc.ops.{module.name}")
@@ -39,9 +42,11 @@ ULP = {Kind.ELEMENTWISE: 4.0, Kind.RANDOM: 8.0}
 SUMS = {Kind.REDUCE, Kind.CONTRACT}
 
 
-def runners():
-    """(name, function of a graph and its inputs' values that gives the outputs): the oracle, then its equals."""
-    return [("interpreter", interpret)]
+def runners(graph):
+    """Functions of the values of the graph's inputs that give its outputs: the oracle, then native code, which runs at one
+    and two threads and checks that they give the same bits.
+    """
+    return [lambda values: interpret(graph, values), CompiledGraph(graph)]
 
 
 # making graphs and values of samples -----------------------------------------------------------------
@@ -91,6 +96,10 @@ def inferred(op, types, attrs):
         return None
 
 
+FLOATING = [c for c in CASES if any(s.dtype is None and s.kind == "real" and s.shape for s in c.values[1].inputs)
+            and "float64" in dtypes_of(*c.values)]
+
+
 def check_value(op, got, arrays, attrs):
     """`got` equals the op's NumPy rule by the tolerance of its kind; float32 against a float64 reference."""
     extra = {"run": 0} if "run" in op.context else {}
@@ -134,8 +143,8 @@ def test_type_and_value_in_each_dtype(op, sample):
         with np.errstate(all="ignore"):
             value = np.asarray(op.numpy(*arrays, **op.full_attrs(sample.attrs), **extra))
         assert (as_dtype(value.dtype), value.shape) == (result.dtype, result.shape), dtype
-        for _, run in runners():
-            got, = run(graph, arrays)
+        for run in runners(graph):
+            got, = run(arrays)
             check_value(op, got, arrays, sample.attrs)
 
 
@@ -180,14 +189,15 @@ def test_named_first_size_with_two_sizes(op, sample, only_first):
     verify(graph)
     assert print_graph(parse(print_graph(graph))) == print_graph(graph)
     first = next(s.shape[0] for s in sample.inputs if s.shape)
+    both = runners(graph)
     for size in (first, first + 2):
         arrays = resized(sample, with_first_size(sample, size, only_first), dtype)
         static = inferred(op, types_of(arrays), sample.attrs)
         if static is None:
             continue
         assert result.substitute({"N": size}) == static
-        for _, run in runners():
-            got, = run(graph, arrays)
+        for run in both:
+            got, = run(arrays)
             assert got.shape == static.shape
             check_value(op, got, arrays, sample.attrs)
 
@@ -202,14 +212,67 @@ def test_zero_size(op, sample):
     try:
         interpret(graph, arrays)
     except RunError:  # an index into nothing
-        for _, run in runners():
+        for run in runners(graph):
             with pytest.raises(RunError):
-                run(graph, arrays)
+                run(arrays)
         return
-    for _, run in runners():
-        got, = run(graph, arrays)
+    for run in runners(graph):
+        got, = run(arrays)
         assert got.shape == graph.outputs[0].shape
         check_value(op, got, arrays, sample.attrs)
+
+
+HARD = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-40, -1.0, 1.0, 0.5, -0.5, 2.0, 1e4, -1e4]
+
+
+@pytest.mark.parametrize(("op", "sample"), FLOATING)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_hard_numbers_in_strided_feeds(op, sample, dtype):
+    """NaN, infinities, zeros and denormal numbers in the place of some values, in arrays that are not contiguous."""
+    rng = np.random.default_rng(1)
+    arrays = [np.array(a) for a in arrays_of(sample, dtype)]
+    for a in arrays:
+        if a.dtype.kind == "f":
+            a[...] = np.where(rng.random(a.shape) < 0.5, rng.choice(HARD, a.shape), a)
+    strided = [np.repeat(a, 2, axis=-1)[..., ::2] if a.ndim else a for a in arrays]
+    graph = graph_of(op, types_of(arrays), sample.attrs)
+    try:
+        interpret(graph, arrays)
+    except RunError as e:
+        with pytest.raises(RunError, match=re.escape(str(e).splitlines()[0])):
+            CompiledGraph(graph)(strided)
+        return
+    got, = CompiledGraph(graph)(strided)
+    check_value(op, got, arrays, sample.attrs)
+
+
+def bent(x):
+    """Some plain computation on a tensor, exact in integers."""
+    if x.dtype.is_bool:
+        return ~x
+    return x * 0.5 + 0.25 if x.dtype.is_floating else x + x
+
+
+@pytest.mark.parametrize(("op", "sample"), [c for c in CASES if c.id.endswith("-0")])
+def test_unfused_and_unoptimised_equal_fused(op, sample):
+    """The op between other nodes; a kernel for each node gives the same bits, but for sums, whose order may differ."""
+    dtype = next((d for d in dtypes_of(op, sample) if d in (None, "float32")), dtypes_of(op, sample)[0])
+    arrays = arrays_of(sample, dtype)
+    inputs = tuple(input_node(f"x{k}", t) for k, t in enumerate(types_of(arrays)))
+    with detached():
+        middle = make(op, tuple(bent(i) if i.dtype.is_floating else i for i in inputs), sample.attrs)
+        graph = Graph("sample", inputs, (bent(middle), middle))
+    fused = run_passes(graph, PIPELINE)
+    plain = run_passes(graph, PIPELINE, [Skipper(("simplify", "thin_products", "fuse"))])
+    assert len([n for n in plain.nodes() if n.op.kind is Kind.REGION]) > 1
+    runs = [interpret(graph, arrays), interpret(fused, arrays), interpret(plain, arrays), CompiledGraph(graph)(arrays),
+            CompiledGraph(graph, ("simplify", "thin_products", "fuse"))(arrays)]
+    for first, second, exact in ((0, 1, op.kind is not Kind.CONTRACT), (0, 2, True), (3, 4, op.kind not in SUMS), (0, 3, False)):
+        for a, b in zip(runs[first], runs[second], strict=True):
+            if exact or a.dtype.kind != "f":
+                assert np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+            else:
+                np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("op", "sample"), DIFFERENTIABLE)
@@ -230,10 +293,16 @@ def test_error_says_what_is_wrong(op, sample, text):
             graph_of(op, types_of(arrays), sample.attrs)
         return
     graph = graph_of(op, types_of(arrays), sample.attrs)
-    for _, run in runners():
+    texts = []
+    for run in runners(graph):
         with pytest.raises(RunError) as caught:
-            run(graph, arrays)
-        assert text in str(caught.value)
+            run(arrays)
+        texts.append(str(caught.value))
+    first, *others = texts
+    assert first.startswith(f"{op.name}: ")
+    assert text in first
+    assert re.search(r"\n  in test_ops.py:\d+$", first), "the user's line"
+    assert others == [first]
 
 
 def test_every_kind_of_op_is_reached():

@@ -97,7 +97,7 @@ def scatter_calls(node: Node, buffers: Mapping[Node, Buffer]) -> list[Call]:
     row, rest = result[axis], (*result[:axis], *result[axis + 1:])
     access_placement = (*placement[:axis], *placement[axis + count:])
     rows = node.type.shape[axis]
-    failure = parameters.failure(Failure(node.op.name, "index out of range", indices.label, indices.type.dtype.name,
+    failure = parameters.failure(Failure(node.op.name, "index out of range", node.op.inputs[0], indices.type.dtype.name,
                                          tuple(indices.type.shape), rows, node.location))
     target = writer.store_at(writer.names[updates], buffers[node], node.type.dtype.short,
                              over.over_axes(rest, access_placement))

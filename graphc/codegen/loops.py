@@ -115,7 +115,11 @@ class LoopLowering:
                             tuple(before), phases, item_bytes(before, phases),
                             blocked=any(p.accumulators for p in phases) and not self.short_rows(), stream=stream,
                             may_fail=bool(parameters.failures))
-        return parameters.call(kernel, serial=not parallel, operations=elements * len(self.region.nodes), location=self.line)
+        return parameters.call(kernel, serial=not parallel, operations=elements * self.cost(), location=self.line)
+
+    def cost(self) -> int:
+        """About how many vector instructions a point of the domain costs."""
+        return sum(n.op.rule.cost if n.op.kind is Kind.ELEMENTWISE else 1 for n in self.region.nodes) or 1
 
     def stream_flag(self, elements: Size) -> Size:
         """A size that is 0 as long as the results are small."""

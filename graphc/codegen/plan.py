@@ -72,8 +72,8 @@ class Planner:
         commits: list[Call] = []
         order = self.schedule(self.late_calls(writes))
         in_place = 0
-        for variable, value in writes:
-            target, source = self.buffer[variable], self.buffer[value]
+        for variable, source, value in writes:
+            target = self.buffer[variable]
             if source is target:
                 continue
             if self.can_update_in_place(order, target, source, outputs):
@@ -107,16 +107,26 @@ class Planner:
             found.append(buffer)
         return found
 
-    def writes(self) -> list[tuple[Node, Node]]:
-        """(variable, value) of the graph's writes."""
-        return [(n.inputs[0], n.inputs[1]) for n in self.graph.outputs
-                if n.op.kind is Kind.EFFECT and n.op.rule.action == "write"]
+    def writes(self) -> list[tuple[Node, Buffer, Node]]:
+        """(variable, buffer of its new value, value) of the graph's writes. The old value of another variable that is also
+        written is copied first, so that it does not matter which of the two is written before the other: they may swap.
+        """
+        writes = [n.inputs for n in self.graph.outputs if n.op.kind is Kind.EFFECT and n.op.rule.action == "write"]
+        written = {self.buffer[variable] for variable, _ in writes}
+        found = []
+        for variable, value in writes:
+            source = self.buffer[value]
+            if source in written and source is not self.buffer[variable]:
+                source = Buffer(f"{source.name}_before", value.type.bytes, value)
+                self.calls.append(self.copy(value, self.buffer[value], source))
+            found.append((variable, source, value))
+        return found
 
     # order -------------------------------------------------------------------------------------------------------------
 
     def late_calls(self, writes) -> set[Call]:
         """Calls that make variables' new values: they come last, so that they may overwrite the old ones."""
-        values = {self.buffer[value] for _, value in writes}
+        values = {source for _, source, _ in writes}
         return {c for c in self.calls if c.writes & values}
 
     def schedule(self, late: set[Call]) -> list[Call]:

@@ -127,8 +127,8 @@ class Writer:
     def check(self, node: Node, rule, words, values) -> None:
         culprit = node.inputs[node.op.inputs.index(rule.culprit)] if rule.culprit else node.inputs[0]
         number = self.parameters.failure(Failure(
-            node.op.name, rule.message.format(**{k: v for k, v in node.attrs.items()}), culprit.label,
-            culprit.type.dtype.name, tuple(node.type.shape), None, node.location))
+            node.op.name, rule.message.format(**node.attrs), rule.culprit, culprit.type.dtype.name, tuple(node.type.shape),
+            None, node.location))
         self.statements.append(Check(rule.fails.format(**words), self.value(culprit), number, self.element(node),
                                      tuple(dict.fromkeys([*values, self.value(culprit)]))))
 
@@ -160,7 +160,8 @@ class Writer:
         axis = node.op.rule.axis(node.attrs)
         rows = params.type.shape[axis]
         index = self.value(indices)
-        failure = self.parameters.failure(Failure(node.op.name, "index out of range", indices.label, indices.type.dtype.name,
+        failure = self.parameters.failure(Failure(node.op.name, "index out of range", node.op.inputs[1],
+                                                  indices.type.dtype.name,
                                                   tuple(indices.type.shape), rows, node.location))
         element = self.strides.over_axes(contiguous(indices.type.shape), self.region.placement[indices])
         access = Access(self.parameters.buffer(self.buffers[source.node]), node.type.dtype.short,

@@ -7,6 +7,7 @@ dims is equality of objects. Names stand for sizes, so they are never negative.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Mapping
 from functools import total_ordering
 
@@ -86,7 +87,9 @@ class Call:
 
     def __str__(self) -> str:
         a, b = self.arguments
-        return f"({a})//({b})" if self.function == "//" else f"{self.function}({a},{b})"
+        return f"{_operand_text(a)}//{_operand_text(b)}" if self.function == "//" else f"{self.function}({a},{b})"
+
+    __repr__ = __str__  # the order of terms goes by their texts
 
     def __eq__(self, other) -> bool:
         return str(self) == str(other)
@@ -112,15 +115,28 @@ def _polynomial_text(terms) -> str:
     parts = []
     for monomial, coefficient in terms:
         factors = [str(atom) for atom in monomial]
+        if coefficient != 1 or len(factors) > 1:  # a division inside a product or behind a minus needs brackets
+            factors = [f"({f})" if isinstance(a, Call) and a.function == "//" else f
+                       for f, a in zip(factors, monomial, strict=True)]
         if abs(coefficient) != 1 or not factors:
             factors.insert(0, str(abs(coefficient)))
         parts.append(("-" if coefficient < 0 else "+") + "*".join(factors))
     return "".join(parts).removeprefix("+")
 
 
+def _operand_text(value: Size) -> str:
+    text = str(value)
+    return text if text.isalnum() else f"({text})"
+
+
+# Words that mean something else in the text form of a graph.
+_RESERVED = {"max", "min", "inf", "nan", "true", "false", "none", "array", "empty", "bool"}
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+
 def name(text: str) -> Dim:
-    """The dim called `text`, which must be an identifier."""
-    if not text.isidentifier():
+    """The dim called `text`: letters, digits and _, not a word that the text form of graphs needs. Raises ValueError."""
+    if not _NAME.match(text) or text in _RESERVED or re.match(r"[fiu]\d+\Z", text):
         raise ValueError(f"{text!r} is not a name for a dim")
     return Dim({(text,): 1})
 
@@ -166,10 +182,34 @@ def _quotient(monomial: tuple, divisor: tuple) -> tuple | None:
 
 def _sign(value: Size) -> int | None:
     """1 when surely >= 0, -1 when surely <= 0, else None."""
-    coefficients = [c for _, c in _terms(value)]
-    if all(c >= 0 for c in coefficients):
+    return _sum_sign([_term_sign(monomial, coefficient) for monomial, coefficient in _terms(value)])
+
+
+def _sum_sign(signs: list[int | None]) -> int | None:
+    if all(s == 1 for s in signs):
         return 1
-    return -1 if all(c <= 0 for c in coefficients) else None
+    return -1 if all(s == -1 for s in signs) else None
+
+
+def _term_sign(monomial: tuple, coefficient: int) -> int | None:
+    sign = 1 if coefficient >= 0 else -1
+    for atom in monomial:
+        factor = 1 if isinstance(atom, str) else _call_sign(atom)
+        if factor is None:
+            return None
+        sign *= factor
+    return sign
+
+
+def _call_sign(call: Call) -> int | None:
+    """The sign of an atom: `min(N-5,3)` has none that is sure."""
+    first, second = (_sign(a) for a in call.arguments)
+    if call.function == "//":
+        return None if first is None or second is None else first * second
+    decisive = 1 if call.function == "max" else -1
+    if decisive in (first, second):
+        return decisive
+    return None if None in (first, second) else -decisive
 
 
 def maximum(a: Size, b: Size) -> Size:
@@ -216,7 +256,7 @@ def substitute(value: Size, env: Mapping[str, Size]) -> Size:
     """`value` with names replaced as `env` says; a number when all are."""
     def atom_value(atom):
         if isinstance(atom, str):
-            return env.get(atom, None) if atom in env else name(atom)
+            return env[atom] if atom in env else name(atom)
         return _CALLS[atom.function](*(substitute(a, env) for a in atom.arguments))
     return _mapped(value, atom_value)
 
@@ -246,7 +286,7 @@ def parse(text: str) -> Size:
     """The dim that `text` spells. Raises ValueError."""
     try:
         return _from_ast(ast.parse(text.strip(), mode="eval").body)
-    except (SyntaxError, KeyError, TypeError, AttributeError):
+    except (SyntaxError, KeyError, TypeError, AttributeError, ZeroDivisionError):
         raise ValueError(f"{text!r} is not a dim") from None
 
 
@@ -265,4 +305,4 @@ def _from_ast(node) -> Size:
         return _OPERATORS[type(node.op)](_from_ast(node.left), _from_ast(node.right))
     if isinstance(node, ast.Call):
         return _CALLS[node.func.id](*(_from_ast(a) for a in node.args))
-    raise ValueError("not a dim")
+    raise TypeError(f"a dim has no {type(node).__name__}")

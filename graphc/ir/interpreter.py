@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from graphc.errors import ShapeError, report
+from graphc.errors import RunError, ShapeError, report
 from graphc.ir import dims
 from graphc.ir.dims import Dim
 from graphc.ir.graph import Graph
@@ -42,7 +42,10 @@ def evaluate(node: Node, inputs: Sequence, run: int = 0, env: Mapping[str, int] 
     extra = {"run": run} if "run" in node.op.context else {}
     if "type" in node.op.context:
         extra["type"] = node.type.substitute(env or {})
-    found = node.op.numpy(*inputs, **attrs, **extra)
+    try:
+        found = node.op.numpy(*inputs, **attrs, **extra)
+    except RunError as e:  # the rule says which element is wrong; the node knows the op and the user's line
+        raise report(RunError, f"{node.op.name}: {e}", location=node.location) from None
     if isinstance(node.type, tuple):
         return tuple(_typed(f, t) for f, t in zip(found, node.type, strict=True))
     return _typed(found, node.type)

@@ -228,9 +228,12 @@ class Array:
 
     @property
     def key(self) -> tuple:
-        """Content as a hashable: dtype, shape, bytes."""
+        """Content as a hashable: dtype, shape, bytes. All NaNs count as one: the text form knows no other."""
         if self._key is None:
-            self._key = (self.value.dtype.str, self.value.shape, self.value.tobytes())
+            value = self.value
+            if value.dtype.kind == "f" and np.isnan(value).any():
+                value = np.where(np.isnan(value), value.dtype.type(np.nan), value)
+            self._key = (value.dtype.str, value.shape, value.tobytes())
         return self._key
 
     @property

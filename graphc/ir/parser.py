@@ -109,13 +109,13 @@ class _Parser:
         inputs = []
         self.take("(")
         while not self.accept(")"):
-            name = self.take() if self.kind in ("word", "number") else self.take(kind="word")
+            name = self.take(kind="ref" if self.kind == "ref" else "word")
             self.take(":")
             type_ = self.type()
-            role = self.take() if self.kind == "word" else "feed"
+            role = self.take("variable") if self.kind == "word" else "feed"
             if name in values:
                 raise self.error(f"a second parameter called {name}")
-            values[name] = input_node(name, type_, role)
+            values[name] = input_node(name.removeprefix("%"), type_, role)
             inputs.append(values[name])
             if self.text != ")":
                 self.take(",")
@@ -135,7 +135,7 @@ class _Parser:
             self.position -= 1
             raise self.error(f"there is no op called {op_name}")
         op = OPS[op_name]
-        inputs, attrs = self.arguments(values, declared)
+        inputs, attrs = self.arguments(values, op, declared)
         control = self.control(values)
         location = self.body(op, attrs)
         try:
@@ -148,14 +148,15 @@ class _Parser:
             raise self.error(f"{ref} is declared {type_text(declared)}, but {op_name} gives {type_text(node.type)}")
         values[ref] = node
 
-    def arguments(self, values, declared) -> tuple[list[Node], dict]:
+    def arguments(self, values, op, declared) -> tuple[list[Node], dict]:
         inputs, attrs = [], {}
         self.take("(")
         while not self.accept(")"):
             if self.kind == "word" and self.tokens[self.position + 1][1] == "=":
                 key = self.take()
                 self.take("=")
-                attrs[key] = self.attribute(declared)
+                is_number = op.kind is Kind.CONSTANT and self.text not in ("[", "empty", "array")
+                attrs[key] = Array(self.number_of(declared)) if is_number else self.attribute(declared)
             else:
                 inputs.append(self.value(values))
             if self.text != ")":
@@ -246,8 +247,6 @@ class _Parser:
         if self.text == "array":
             return self.stored_array()
         words = {"true": True, "false": False, "none": None, "inf": float("inf"), "nan": float("nan")}
-        if isinstance(declared, TensorType) and self.tokens[self.position - 2][1] == "value":
-            return Array(np.array(self.number(), declared.dtype.numpy))
         if self.text in words:
             return words[self.take()]
         if self.text in BY_SHORT:
@@ -275,10 +274,9 @@ class _Parser:
         return tuple(items)
 
     def number_or_dim(self):
-        ahead = self.tokens[self.position + 1][1]
-        if self.kind == "number" and ahead in (",", ")", "]"):
-            return self.number()
-        if self.text == "-" and self.tokens[self.position + 2][1] in (",", ")", "]"):
+        at = self.position + (self.text == "-")
+        (kind, text, *_), behind = self.tokens[at], self.tokens[min(at + 1, len(self.tokens) - 1)][1]
+        if (kind == "number" or text in ("inf", "nan")) and behind in (",", ")", "]"):
             return self.number()
         return self.dim((",", ")"))
 
@@ -293,6 +291,15 @@ class _Parser:
             return sign * values[word] if sign < 0 else values[word]
         text = self.take(kind="number")
         return sign * (int(text) if text.isdigit() else float(text))
+
+    def number_of(self, declared) -> np.ndarray:
+        """A number of the declared dtype."""
+        start = self.position
+        try:
+            return np.array(self.number(), declared.dtype.numpy)
+        except (OverflowError, AttributeError) as e:
+            self.position = start
+            raise self.error(f"the number does not fit: {e}") from None
 
     def array(self, declared) -> Array:
         if self.accept("empty"):

@@ -1,6 +1,8 @@
 """Graphs as text. `parse(print_graph(g))` equals `g`. The grammar is in docs/ir.md."""
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from graphc.ir.dims import Dim
@@ -9,6 +11,7 @@ from graphc.ir.node import Node
 from graphc.ir.op import Array, Kind
 from graphc.ir.types import DType, TensorType, type_text
 
+_WORD = re.compile(r"[A-Za-z_.][A-Za-z0-9_.\-/]*\Z")
 SMALL = 64  # constants with more elements are printed by their hash
 
 
@@ -36,7 +39,7 @@ class _Printer:
     def graph(self, graph: Graph, indent: str, head: str) -> list[str]:
         order = graph.nodes()
         names = _names(order)
-        parameters = ", ".join(_parameter(n) for n in graph.inputs)
+        parameters = ", ".join(_parameter(n, names[n]) for n in graph.inputs)
         lines = [f"{indent}{head} {graph.name}({parameters}) {{"]
         for equation in graph.equations:
             lines.append(f"{indent}  require {equation.left} == {equation.right}" + self.comment(equation.location))
@@ -75,13 +78,13 @@ def _names(order: list[Node]) -> dict[Node, str]:
     for node in order:
         name = node.name if node.name and node.name not in used else next(numbers)
         used.add(name)
-        names[node] = name if node.op.kind is Kind.INPUT else "%" + name
+        names[node] = name if node.op.kind is Kind.INPUT and _WORD.match(name) else "%" + name
     return names
 
 
-def _parameter(node: Node) -> str:
+def _parameter(node: Node, name: str) -> str:
     role = "" if node.attrs["role"] == "feed" else " " + node.attrs["role"]
-    return f"{node.name}: {type_text(node.type)}{role}"
+    return f"{name}: {type_text(node.type)}{role}"
 
 
 def attribute_text(value) -> str:
@@ -101,14 +104,13 @@ def attribute_text(value) -> str:
     if isinstance(value, int | np.integer):
         return str(int(value))
     if isinstance(value, float | np.floating):
-        return _float_text(float(value))
+        return _float_text(value)
     raise TypeError(f"an attribute cannot be a {type(value).__name__}")
 
 
-def _float_text(value: float) -> str:
-    if value != value:
-        return "nan"
-    return repr(value)  # shortest text that reads back to the same number; "inf" and "-inf" are words of the grammar
+def _float_text(value) -> str:
+    """The shortest text that reads back to the same number of its dtype; nan, inf and -inf are words of the grammar."""
+    return "nan" if value != value else str(value)
 
 
 def _array_text(array: Array) -> str:
@@ -120,6 +122,4 @@ def _array_text(array: Array) -> str:
 def _nested(value: np.ndarray) -> str:
     if value.ndim:
         return "[" + ", ".join(_nested(v) for v in value) + "]" if value.size else f"empty{list(value.shape)}"
-    if value.dtype.kind == "f":
-        return _float_text(float(value))
-    return attribute_text(value.item())
+    return attribute_text(value[()])

@@ -15,13 +15,13 @@ def _check_indices(indices: TensorType) -> None:
         raise RuleError("indices must be int32 or int64", f"they are {indices.dtype.name}", DTypeError)
 
 
-def _check_range(what: str, indices: np.ndarray, rows: int) -> None:
+def _check_range(indices: np.ndarray, rows: int) -> None:
     """Raise RunError, naming the first index that is not in [0, rows)."""
     wrong = (indices < 0) | (indices >= rows)
     if wrong.any():
         at = tuple(int(k) for k in np.argwhere(wrong)[0])
         place = f"[{', '.join(map(str, at))}]" if at else ""
-        raise RunError(f"{what}: indices{place} = {indices[at]} is not in [0, {rows})")
+        raise RunError(f"index out of range: indices{place} = {indices[at]} is not in [0, {rows})")
 
 
 def _gather_type(params, indices, *, axis):
@@ -32,7 +32,7 @@ def _gather_type(params, indices, *, axis):
 
 
 def _gather_numpy(params, indices, *, axis):
-    _check_range("gather", indices, params.shape[axis])
+    _check_range(indices, params.shape[axis])
     return np.take(params, indices, axis)
 
 
@@ -65,7 +65,7 @@ def _scatter_type(indices, updates, *, axis, rows):
 
 
 def _scatter_numpy(indices, updates, *, axis, rows):
-    _check_range("scatter_sum", indices, rows)
+    _check_range(indices, rows)
     outer, inner = updates.shape[:axis], updates.shape[axis + indices.ndim:]
     y = np.zeros((*outer, rows, *inner), updates.dtype)
     flat = updates.reshape(*outer, indices.size, *inner)

@@ -21,7 +21,7 @@ MAX_NODES = 64      # computed nodes in one region: keeps compile time and regis
 MAX_STREAMS = 2     # arrays that an epilogue may stream beside the tile or the reduction before it is a loop of its own
 
 
-def _region_type(*types, body):
+def _region_type(*types, body, device):
     found = tuple(o.type for o in body.outputs)
     return found if len(found) > 1 else found[0]
 
@@ -30,11 +30,16 @@ def _no_rule(*_, **__):
     raise AssertionError("the interpreter runs the body")
 
 
-FUSED = Op("fused", Kind.REGION, ("*inputs",), attrs={"body": None}, infer=_region_type, numpy=_no_rule,
+FUSED = Op("fused", Kind.REGION, ("*inputs",), attrs={"body": None, "device": ""}, infer=_region_type, numpy=_no_rule,
            grad="fusion comes after differentiation", doc="A region: nodes that one kernel computes.")
 
 
-@graph_pass(needs=["pure"], gives=["fused"])
+def separate(graph: Graph) -> Graph:
+    """What stands in for `fuse` when that is skipped: every computed node is a region of its own."""
+    return _Fuser(graph).run(join=False)
+
+
+@graph_pass(needs=["pure"], gives=["fused"], fallback=separate)
 def fuse(graph: Graph) -> Graph:
     """Replace what must be computed by regions; inputs, constants, views and results of regions stay as they are."""
     return _Fuser(graph).run()
@@ -63,18 +68,23 @@ class _Fuser:
         self.outputs = set(graph.outputs)
         self.group: dict[Node, _Group] = {}
 
-    def run(self) -> Graph:
+    def run(self, join: bool = True) -> Graph:
         for node in self.order:
             if _needs_kernel(node) and not is_size_value(node):
                 self.group[node] = _Group(node)
-        self.join_all(plain=True)   # first among themselves, so that an optimizer's update joins a product whole or not at all
-        self.join_all(plain=False)
-        self.join_all(plain=False)  # what did not fit at first may fit a group that has grown a reduction since
-        self.join_siblings()
+        if join:
+            self.join()
         self.add_copies()
         return self.build()
 
     # grouping ----------------------------------------------------------------------------------------------------------
+
+    def join(self) -> None:
+        """Let groups grow as far as they can."""
+        self.join_all(plain=True)   # first among themselves, so that an optimizer's update joins a product whole or not at all
+        self.join_all(plain=False)
+        self.join_all(plain=False)  # what did not fit at first may fit a group that has grown a reduction since
+        self.join_siblings()
 
     def join_all(self, plain: bool) -> None:
         """Let every node join its producers; with `plain`, only where neither side reduces or contracts."""

@@ -19,11 +19,14 @@ from graphc.ir.verify import verify
 
 @dataclass(frozen=True)
 class Pass:
-    """A function from graph to graph, with the properties that it needs and gives (see ir.verify)."""
+    """A function from graph to graph, with the properties that it needs and gives (see ir.verify). `fallback` gives the same
+    properties in the plainest way: it runs when the pass is skipped. A pass that gives properties and has none is required.
+    """
 
     function: Callable[[Graph], Graph]
     needs: frozenset[str]
     gives: frozenset[str]
+    fallback: Callable[[Graph], Graph] | None = None
 
     @property
     def name(self) -> str:
@@ -33,9 +36,9 @@ class Pass:
         return self.function(graph)
 
 
-def graph_pass(needs: Sequence[str] = (), gives: Sequence[str] = ()):
+def graph_pass(needs: Sequence[str] = (), gives: Sequence[str] = (), fallback: Callable[[Graph], Graph] | None = None):
     """Decorator that makes a pass of a function from graph to graph."""
-    return lambda function: Pass(function, frozenset(needs), frozenset(gives))
+    return lambda function: Pass(function, frozenset(needs), frozenset(gives), fallback)
 
 
 class Instrument:
@@ -59,13 +62,19 @@ def run_passes(graph: Graph, passes: Sequence[Pass], instruments: Sequence[Instr
     for instrument in instruments:
         instrument.start(graph)
     for pass_ in passes:
+        function: Callable[[Graph], Graph] | None = pass_
         if any(i.skip(pass_) for i in instruments):
+            function = pass_.fallback
+            if function is None and pass_.gives:
+                raise report(CompileError, f"the pass {pass_.name} cannot be skipped",
+                             rule=f"later stages need a graph that is {', '.join(sorted(pass_.gives))}")
+        if function is None:
             continue
         if missing := pass_.needs - properties:
             raise report(CompileError, f"the pass {pass_.name} needs a graph that is {', '.join(sorted(missing))}",
                          rule="a pass that gives it was skipped or comes later")
         start = time.perf_counter()
-        new = named(pass_(graph))
+        new = named(function(graph))
         seconds = time.perf_counter() - start
         properties |= pass_.gives
         for instrument in instruments:

@@ -4,6 +4,7 @@ from __future__ import annotations
 from graphc.passes.differentiate import differentiate
 from graphc.passes.fuse import fuse
 from graphc.passes.infer_shapes import infer_shapes
+from graphc.passes.place import place
 from graphc.passes.resolve_state import resolve_state
 from graphc.passes.simplify import simplify
 from graphc.passes.thin_products import thin_products
@@ -20,4 +21,5 @@ PIPELINE = [
     simplify,        # gradients leave many x*1 and copies; equal pure nodes merge here
     thin_products,   # before fuse: a product with one row or column becomes a sum, which fuses with its neighbours
     fuse,            # nodes -> regions, one kernel each
+    place,           # after fuse: a device is chosen for whole regions
 ]

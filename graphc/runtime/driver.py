@@ -126,7 +126,7 @@ def bind(frame):
     It owns the frame.  `FAILED` leaves the frame busy until `take_error(frame)`.
     """
     _check_frame(frame)
-    if frame[FrameWord.THREADS] > 1:
+    if frame[FrameWord.THREADS] > 1 and not thread_pool.is_started():
         thread_pool.num_threads()        # a bad GRAPHC_NUM_THREADS is reported here, not inside a run
     make = ctypes.pythonapi.PyCFunction_NewEx
     make.restype = ctypes.py_object

@@ -1,24 +1,24 @@
 """Runs programs: binds them to sizes and memory, calls the native driver, turns its results into arrays and errors."""
 from __future__ import annotations
 
+import os
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
 
-from graphc.errors import FeedError, ParseError, RunError, report
-from graphc.errors import Location
+from graphc.errors import FeedError, Location, ParseError, RunError, SessionError, report
 from graphc.program import ArraySpec, FailureSpec, Program
 from graphc.runtime import driver, threads
 from graphc.runtime.layout import ArgumentFlag, FrameWord, RecordFlag, Result
 from graphc.runtime.loader import load_objects
-from graphc.runtime.memory import ALIGNMENT, Pool, aligned
+from graphc.runtime.memory import ALIGNMENT, Pool, Slot, aligned
 
 PARALLEL_MICROSECONDS = 50  # waking a thread costs about 10; shorter runs stay on one
 SERIAL_MICROSECONDS = 2     # a kernel shorter than this is not worth splitting
 DENSE_RATE = 60e3           # multiply-adds and loop operations that one core does in a microsecond, roughly
-LOOP_RATE = 4e3
+LOOP_RATE = 40e3
 KEPT_SIZES = 64             # bound instances kept for different sizes of the named dims
 
 _DIM = re.compile(r"[\w+\-*/(), ]*\Z")
@@ -38,8 +38,10 @@ def thread_count() -> int:
 class Executable:
     """A loaded program: native kernels, and instances for the sizes met so far."""
 
-    def __init__(self, program: Program, variables: Sequence[np.ndarray]):
-        """variables: the arrays that hold the variables' values, one for each of `program.variables`, at fixed addresses."""
+    def __init__(self, program: Program, variables: Sequence[np.ndarray], counter: np.ndarray | None = None):
+        """variables: the arrays that hold the variables' values, one for each of `program.variables`, at fixed addresses.
+        counter: one int64, the number of the next run; programs of one session count together.
+        """
         self.program = program
         self.variables = tuple(variables)
         self.library = load_objects(program.objects) if program.objects else None
@@ -49,7 +51,7 @@ class Executable:
         self.binder = _binder(program)
         self.instances: OrderedDict[tuple, Instance] = OrderedDict()
         self.arena = aligned((0,), np.dtype(np.uint8))
-        self.counter = np.zeros(1, np.int64)
+        self.counter = np.zeros(1, np.int64) if counter is None else counter
         self.error = np.zeros(4, np.int64)
         self.dtypes = [np.dtype(f.dtype) for f in program.feeds]
 
@@ -121,8 +123,8 @@ class Executable:
 
 def run_error(spec: FailureSpec, place: str, value, limit: int | None) -> Exception:
     """The error for a value that a kernel cannot work on."""
-    rule = f"{place} = {value}" + (f" is not in [0, {limit})" if limit is not None else "")
-    return report(RunError, f"{spec.op}: {spec.message}", (), rule, location=_location(spec.location))
+    rule = f" is not in [0, {limit})" if limit is not None else ""
+    return report(RunError, f"{spec.op}: {spec.message}: {place} = {value}{rule}", location=_location(spec.location))
 
 
 class Instance:
@@ -155,8 +157,13 @@ class Instance:
         self.table[executable.layout.run_words] = self.frame.ctypes.data + 8 * int(FrameWord.RUN)
         self.table[executable.layout.error_words] = executable.error.ctypes.data
         self.call = driver.bind(self.frame)
-        self.pools = [Pool(shape, np.dtype(spec.dtype)) for shape, spec in zip(outputs, program.outputs, strict=True)]
+        self.generation, self.process = threads.generation, os.getpid()
         self.scalars = [not shape for shape in outputs]
+        # Scalars leave as values, so their memory is used again by each run.
+        dtypes = [np.dtype(spec.dtype) for spec in program.outputs]
+        self.outputs = [np.empty(shape, d) for shape, d in zip(outputs, dtypes, strict=True)] if all(self.scalars) else []
+        self.pools = None if all(self.scalars) else [
+            Slot(d) if scalar else Pool(shape, d) for shape, d, scalar in zip(outputs, dtypes, self.scalars, strict=True)]
 
     def room(self, executable: Executable, size: int) -> tuple[np.ndarray, np.ndarray]:
         """The arena: shared by the instances of a program, which never run at the same time."""
@@ -173,29 +180,41 @@ class Instance:
                                         flags=ArgumentFlag.TRUSTED))
         return made
 
+    def is_current(self) -> bool:
+        """Whether the number of threads is still the one that this instance was made for."""
+        return self.generation == threads.generation
+
     def run(self, arrays: Sequence[np.ndarray]) -> list:
         """Run on feeds of exactly this instance's shapes and dtypes; the fetched values. Raises RunError."""
-        outputs = [pool.take() for pool in self.pools]
-        status = self.call(*arrays, *outputs)
-        if status:
-            self.complain(status)
-        return [o[()] if scalar else o for o, scalar in zip(outputs, self.scalars, strict=True)]
+        found = self.try_run(arrays)
+        if found is None:
+            raise AssertionError("the driver refused prepared arguments")
+        return found
 
     def try_run(self, values: Sequence) -> list | None:
         """Like `run` for values that may not fit: then None, and nothing was run."""
-        outputs = [pool.take() for pool in self.pools]
+        outputs = self.outputs if self.pools is None else [pool.take() for pool in self.pools]
         status = self.call(*values, *outputs)
         if status:
             if status >= Result.COUNT:
                 return None
-            self.complain(status)
+            if status == Result.FAILED:
+                raise self.executable.failure(self)
+            self.recover()
+            return self.try_run(values)
+        if self.pools is None:
+            return [o[()] for o in outputs]
         return [o[()] if scalar else o for o, scalar in zip(outputs, self.scalars, strict=True)]
 
-    def complain(self, status: int) -> None:
-        """Raise the error that a status stands for."""
-        if status == Result.FAILED or status == Result.BUSY:
-            raise self.executable.failure(self)
-        raise AssertionError(f"the driver refused prepared arguments: status {status}")
+    def recover(self) -> None:
+        """Free a frame that nobody runs: its last run failed and an exception (Ctrl-C) came before its error was taken, or
+        another thread was running it when this process was forked. Raises SessionError when somebody does run it.
+        """
+        if self.frame[FrameWord.BUSY] == driver.Busy.RUNNING and self.process == os.getpid():
+            raise report(SessionError, "this program runs already in another thread", rule="a program runs once at a time")
+        self.executable.error[:] = 0
+        self.frame[FrameWord.BUSY] = driver.Busy.FREE
+        self.process = os.getpid()
 
 
 # layout ------------------------------------------------------------------------------------------------------------------
@@ -230,6 +249,8 @@ def _layout_function(program: Program) -> _Layout:
     for k, size in enumerate(program.slots):
         lines += [f"    slot{k} = at", f"    at += -(-({_checked(size, names)}) // {ALIGNMENT}) * {ALIGNMENT}"]
     words: list[str] = []
+    limits = {"feed": len(program.feeds), "variable": len(program.variables), "constant": len(program.constants),
+              "output": len(program.outputs), "slot": len(program.slots), "run": 0, "error": 0}
     layout = _Layout(None)
     layout.slot_words, layout.run_words, layout.error_words = [], [], []
     layout.feed_words, layout.output_words = [[] for _ in program.feeds], [[] for _ in program.outputs]
@@ -240,6 +261,8 @@ def _layout_function(program: Program) -> _Layout:
             if kind == "=":
                 words.append(_checked(rest, names))
                 continue
+            if kind not in limits or not (rest.isdecimal() and int(rest) < limits[kind] or rest == "" and not limits[kind]):
+                raise report(ParseError, f"the program is damaged: {word!r} is not an argument of a kernel")
             if kind == "slot":
                 layout.slot_words.append(len(words))
             elif kind in patched:

@@ -7,6 +7,7 @@ import numpy as np
 
 ALIGNMENT = 64
 POOLED_BYTES = 64 << 10  # smaller arrays cost less fresh than a look into a pool
+KEPT = 8                 # arrays that a pool looks after
 _FREE = 3                # references to an array that only its pool holds: the pool's, the loop's, getrefcount's own
 
 
@@ -18,9 +19,20 @@ def aligned(shape: tuple[int, ...], dtype: np.dtype) -> tuple[np.ndarray, np.nda
     return owner[start:start + size].view(dtype).reshape(shape), owner
 
 
+class Slot:
+    """The memory of a scalar result, which leaves as a value: each run uses it again."""
+
+    def __init__(self, dtype: np.dtype):
+        self.array = np.empty((), dtype)
+
+    def take(self) -> np.ndarray:
+        """The array."""
+        return self.array
+
+
 class Pool:
     """Arrays of one shape and dtype. A fresh large array costs more in page faults than its computation, so results are
-    recycled once neither the array nor a view of it is held.
+    recycled once neither the array nor a view of it is held. The pool forgets the oldest when more than KEPT are held.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype):
@@ -38,5 +50,7 @@ class Pool:
             if count(array) == _FREE and count(owner) == _FREE + 1:
                 return array
         entry = aligned(self.shape, self.dtype)
+        if len(self.entries) == KEPT:
+            del self.entries[0]
         self.entries.append(entry)
         return entry[0]

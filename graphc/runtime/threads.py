@@ -103,6 +103,11 @@ def pool():
         return _pool
 
 
+def is_started():
+    """Whether this process has its pool."""
+    return _pool is not None
+
+
 generation = 0  # counts calls of set_num_threads, so that others can keep what num_threads() said
 
 

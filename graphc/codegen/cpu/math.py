@@ -15,7 +15,7 @@ FUNCTIONS = {
         special.sigmoid, special.softplus, special.rsqrt, special.sinh, special.cosh, special.tanh, special.asinh,
         special.acosh, special.atanh, special.erf, special.erfc,
         trig.sin, trig.cos, trig.tan, trig.asin, trig.acos, trig.atan, trig.atan2)},
-    "pow": special.power,
+    "pow": special.power_of_any,
 }
 
 

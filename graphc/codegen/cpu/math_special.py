@@ -142,19 +142,23 @@ def erfc_of_positive(t, x):
 
 @float_function
 def power(t, x, y):
-    """x ** y with the special values of C and NumPy; integers by repeated squaring, which wraps."""
-    if not x.dtype.is_float:
-        return integer_power(t, x, y)
+    """x ** y with the special values of C and NumPy."""
     size = power_in_double if x.dtype is F32 else power_of_size
     return power_specials(t, x, y, size(t, t.abs(x), y))
 
 
 def integer_power(t, x, y):
-    """x ** y of integers, wrapped; 1 in lanes with a negative y, which the op reports."""
+    """x ** y of integers by repeated squaring, which wraps; 1 where y is negative, which the op reports."""
     def step(result, base, left):
         return t.select((left & 1) != 0, result * base, result), base * base, left >> 1
     start = [t.splat(1, x.dtype), x, t.maximum(y, 0)]
     return t.repeat_while(lambda result, base, left: left > 0, step, start)[0]
+
+
+def power_of_any(t, x, y):
+    """x ** y of floats or integers."""
+    x, y = t.pair(x, y)
+    return (power if x.dtype.is_float else integer_power)(t, x, y)
 
 
 def power_in_double(t, x, y):

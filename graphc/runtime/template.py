@@ -1,0 +1,106 @@
+"""A program's frame, records, descriptors and argument table as one block of words that is copied for each new size.
+
+A new batch size must cost tens of microseconds, not hundreds: all that does not depend on sizes is laid out once, addresses
+within the block relative to its start; an instance is a copy, a few slices, and one native function.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from graphc.program import Program
+from graphc.runtime import driver
+from graphc.runtime.layout import ArgumentFlag, ArgumentWord, FrameWord, RecordFlag, RecordWord
+
+
+class Template:
+    """The block of a program. `positions` (of feeds, outputs, slots, run number and error slot in the argument table) come
+    from the executor's layout.
+    """
+
+    def __init__(self, program: Program, addresses: Mapping[str, int], positions, error: int, counter: int):
+        feeds, outputs = program.feeds, program.outputs
+        ranks = [len(s.shape) for s in (*feeds, *outputs)]
+        patches = [*positions.feed_words, *positions.output_words]
+        count = sum(len(r.words) for r in program.records)
+        self.rows = int(FrameWord.SIZE)
+        self.descriptors = self.rows + RecordWord.SIZE * len(program.records)
+        self.dims = self.descriptors + ArgumentWord.SIZE * len(ranks)
+        patch_start = self.dims + sum(ranks)
+        self.table = patch_start + sum(map(len, patches))
+        self.end = self.table + count
+        self.block = np.zeros(self.end, np.int64)
+        self.inner: list[int] = []      # words that hold a place in the block: they get its address added
+        self.keep: list = []
+        self._records(program, addresses)
+        self._arguments([np.dtype(s.dtype) for s in (*feeds, *outputs)], ranks, patches, patch_start, len(feeds))
+        self._frame(len(program.records), len(ranks), error, counter)
+        self.relocated = np.array(self.inner, np.intp)
+        self.slot_words = np.array(positions.slot_words, np.intp) + self.table
+        self.run_words = np.array(positions.run_words, np.intp) + self.table
+        self.error_words = np.array(positions.error_words, np.intp) + self.table
+        self.error = error
+
+    def _point(self, word: int, place: int) -> None:
+        self.block[word] = 8 * place
+        self.inner.append(word)
+
+    def _records(self, program: Program, addresses: Mapping[str, int]) -> None:
+        at = self.table
+        self.flags = []
+        for k, record in enumerate(program.records):
+            row = self.rows + RecordWord.SIZE * k
+            self.block[row + RecordWord.KERNEL] = addresses[record.symbol]
+            self._point(row + RecordWord.TABLE, at)
+            at += len(record.words)
+            self.flags.append(int(RecordFlag.BARRIER * record.barrier | RecordFlag.MAY_FAIL * record.may_fail
+                                  | RecordFlag.SERIAL * record.serial))
+
+    def _arguments(self, dtypes: Sequence[np.dtype], ranks, patches, patch_start: int, feeds: int) -> None:
+        dims, at = self.dims, patch_start
+        for k, (dtype, rank, places) in enumerate(zip(dtypes, ranks, patches, strict=True)):
+            row = self.descriptors + ArgumentWord.SIZE * k
+            self.keep.append(dtype)
+            self.block[row + ArgumentWord.DTYPE] = id(dtype)
+            self.block[row + ArgumentWord.NDIM] = rank
+            self._point(row + ArgumentWord.DIMS, dims)
+            self._point(row + ArgumentWord.PATCHES, at)
+            self.block[row + ArgumentWord.PATCH_COUNT] = len(places)
+            self.block[row + ArgumentWord.FLAGS] = 0 if k < feeds else int(ArgumentFlag.TRUSTED)
+            dims += rank
+            for place in places:
+                self._point(at, self.table + place)
+                at += 1
+
+    def _frame(self, records: int, arguments: int, error: int, counter: int) -> None:
+        self._point(FrameWord.RECORDS, self.rows)
+        self.block[FrameWord.RECORD_COUNT] = records
+        self.block[FrameWord.ERROR] = error
+        self._point(FrameWord.ARGUMENTS, self.descriptors)
+        self.block[FrameWord.ARGUMENT_COUNT] = arguments
+        self.block[FrameWord.COUNTER] = counter
+        self.block[FrameWord.STOPPED_AT] = -1
+
+    def instance(self, words: Sequence[int], sizes: Sequence[int], arena: int, serial: Sequence[bool], threads: int,
+                 release_gil: bool, keep: tuple) -> tuple[np.ndarray, object]:
+        """(frame, native function) for one set of sizes.
+
+        words: the argument table, slots relative to the arena; sizes: the dims of all array arguments; serial: which records
+        one thread does alone.
+        """
+        block = self.block.copy()
+        address = block.ctypes.data
+        block[self.relocated] += address
+        block[self.table:] = words
+        block[self.slot_words] += arena
+        block[self.run_words] = address + 8 * int(FrameWord.RUN)
+        block[self.error_words] = self.error
+        block[self.dims:self.dims + len(sizes)] = sizes
+        block[self.rows + RecordWord.FLAGS:self.descriptors:int(RecordWord.SIZE)] = [
+            f | int(RecordFlag.SERIAL) if s else f for f, s in zip(self.flags, serial, strict=True)]
+        block[FrameWord.THREADS] = threads
+        block[FrameWord.RELEASE_GIL] = release_gil
+        frame = block[:int(FrameWord.SIZE)].view(driver.Frame)
+        frame.keep = (block, self.keep, keep)
+        return frame, driver.bind(frame)

@@ -1,0 +1,66 @@
+"""Runs graphs natively for tests: the whole way through passes, code generation and the runtime, at one and two threads."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+
+from graphc.codegen.build import build
+from graphc.feeds import feed_array
+from graphc.ir.graph import Graph
+from graphc.passes.manager import Instrument, Skipper, Verifier, run_passes
+from graphc.passes.pipeline import PIPELINE
+from graphc.program import Program
+from graphc.runtime import executor, threads
+from graphc.runtime.executor import Executable
+
+
+class CompiledGraph:
+    """A graph without variables, compiled once, for all sizes of its named dims. Compiled again for each thread count is
+    nothing: both counts run the same kernels, and must give the same bits.
+    """
+
+    def __init__(self, graph: Graph, skip: Sequence[str] = ()):
+        """skip: names of passes to leave out."""
+        self.graph = graph
+        instruments: list[Instrument] = [Verifier(), Skipper(skip)]
+        self.program: Program = build(run_passes(graph, PIPELINE, instruments))
+        self.executable = Executable(self.program, [])
+
+    def __call__(self, values: Sequence, counts: Sequence[int] = (1, 2)) -> list:
+        """The outputs for these inputs, the same bits at each number of threads. Raises what a run raises."""
+        arrays = [feed_array(n, v) for n, v in zip(self.graph.inputs, values, strict=True)]
+        results = []
+        for count in counts:
+            with parallel(count):
+                self.executable.counter[0] = 0
+                results.append(self.executable.instance(arrays).run(arrays))
+        for other in results[1:]:
+            for k, (a, b) in enumerate(zip(results[0], other, strict=True)):
+                assert np.asarray(a).tobytes() == np.asarray(b).tobytes(), f"output {k} depends on the number of threads"
+        return results[0]
+
+
+@contextmanager
+def parallel(count: int) -> Iterator[None]:
+    """Runs use `count` threads, for programs and kernels of any size."""
+    limits = executor.PARALLEL_MICROSECONDS, executor.SERIAL_MICROSECONDS
+    executor.PARALLEL_MICROSECONDS = executor.SERIAL_MICROSECONDS = -1
+    before = threads._chosen_threads
+    try:
+        threads.set_num_threads(count)
+        yield
+    finally:
+        threads.set_num_threads(before)
+        executor.PARALLEL_MICROSECONDS, executor.SERIAL_MICROSECONDS = limits
+
+
+def run_compiled(graph: Graph, values: Sequence) -> list:
+    """interpret(graph, values), natively."""
+    return CompiledGraph(graph)(values)
+
+
+def run_unfused(graph: Graph, values: Sequence) -> list:
+    """The same with every node in a kernel of its own, and nothing rewritten."""
+    return CompiledGraph(graph, ("simplify", "thin_products", "fuse"))(values)
