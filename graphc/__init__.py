@@ -5,7 +5,7 @@
 Importing graphc imports neither Numba nor llvmlite; they come with the first run.
 """
 # ruff: noqa: F401, I001  (this file only hands names on; one name a line would make it a page of its own)
-from graphc import data, errors, losses, nn, train
+from graphc import data, errors, initializers, losses, nn, train
 from graphc.config import options
 from graphc.control import (
     GraphKeys,
@@ -52,6 +52,11 @@ from graphc.functions.reduce import (
     arg_max, arg_min, argmax, argmin, count_nonzero, reduce_all, reduce_any, reduce_euclidean_norm,
     reduce_logsumexp, reduce_max, reduce_mean, reduce_min, reduce_prod, reduce_std, reduce_sum, reduce_variance,
 )
+from graphc.initializers import (
+    constant_initializer, glorot_normal_initializer, glorot_uniform_initializer, ones_initializer,
+    random_normal_initializer, random_uniform_initializer, truncated_normal_initializer,
+    variance_scaling_initializer, zeros_initializer,
+)
 from graphc.ir.container import Graph, get_default_graph, reset_default_graph
 from graphc.ir.node import Node as Tensor
 from graphc.ir.node import TensorShape
@@ -59,6 +64,7 @@ from graphc.ir.types import DType, as_dtype, float32, float64, int32, int64, uin
 from graphc.ir.types import bool_ as bool
 from graphc.ops.grad import gradients
 from graphc.placeholders import placeholder, placeholder_with_default
+from graphc.scopes import AUTO_REUSE, VariableScope, get_variable, get_variable_scope, variable_scope
 from graphc.session import InteractiveSession, Session, get_default_session
 from graphc.variable import Variable
 

@@ -13,10 +13,11 @@ import numpy as np
 from graphc.config import options
 from graphc.errors import CompileError, FeedError, GraphcError, report
 from graphc.feeds import violated_equation
-from graphc.ir.graph import Graph, capture, substitute
+from graphc.ir.graph import Graph, capture, substitute, topological
 from graphc.ir.interpreter import bind_dims, interpret
 from graphc.ir.node import Node, input_node
 from graphc.ir.op import Kind
+from graphc.passes.differentiate import differentiate
 from graphc.passes.manager import Dumper, Instrument, ValueCheck, run_passes, standard_instruments
 from graphc.passes.pipeline import PIPELINE, SEMANTICS
 
@@ -117,7 +118,7 @@ def compile_graph(store, fetches: Sequence[Node], feeds: Sequence[Node], arrays:
     """The program that computes `fetches` from `feeds`; `arrays` are the first feeds, for the value check."""
     start = time.perf_counter()
     name = _program_name(fetches)
-    graph = fed_variables(capture(name, fetches, feeds), feeds)
+    graph = fed_variables(captured(name, fetches, feeds), feeds)
     check_feeds(graph, feeds)
     if options.device == "numpy":
         return Interpreted(store, graph, run_passes(graph, SEMANTICS, standard_instruments(name)))
@@ -136,6 +137,18 @@ def compile_graph(store, fetches: Sequence[Node], feeds: Sequence[Node], arrays:
     if "memory" in options.explain:
         print(f"graphc: {name}: temporaries take {program.memory()} bytes", file=sys.stderr)
     return native
+
+
+def captured(name: str, fetches: Sequence[Node], feeds: Sequence[Node]) -> Graph:
+    """The function from feeds to fetches. Gradients are those of the whole graph, at the values that are fed: feeding a tensor
+    in the middle does not cut the way to what it was made of.
+    """
+    inner = [f for f in feeds if f.op.kind is not Kind.INPUT]
+    if not inner or all(n.op.kind is not Kind.GRAD for n in topological(fetches)):
+        return capture(name, fetches, feeds)
+    whole = differentiate(capture(name, (*fetches, *inner), [f for f in feeds if f.op.kind is Kind.INPUT]))
+    images = dict(zip(inner, whole.outputs[len(fetches):], strict=True))
+    return capture(name, whole.outputs[:len(fetches)], [images.get(f, f) for f in feeds])
 
 
 def fed_variables(graph: Graph, feeds: Sequence[Node]) -> Graph:

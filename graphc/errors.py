@@ -5,9 +5,11 @@ the user's line. `report` builds that text; nothing else in graphc formats an er
 """
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from dataclasses import dataclass
+from types import FrameType
 
 PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
@@ -80,10 +82,10 @@ class Location:
 
 
 def user_location() -> Location | None:
-    """The first frame outside graphc, or None where there is none."""
-    frame = sys._getframe(1)
+    """The first frame outside graphc (and outside contextlib, which calls graphc's context managers), or None."""
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        if not frame.f_code.co_filename.startswith(PACKAGE):
+        if not frame.f_code.co_filename.startswith(PACKAGE) and frame.f_code.co_filename != contextlib.__file__:
             return Location(frame.f_code.co_filename, frame.f_lineno)
         frame = frame.f_back
     return None

@@ -13,7 +13,6 @@ from graphc.ir.node import Node, is_tensor
 from graphc.ir.types import Equations, TensorType, shape_text
 from graphc.placeholders import UNSHAPED
 
-
 _KINDS = {"U": "str", "S": "bytes", "M": "datetime", "m": "timedelta"}
 
 

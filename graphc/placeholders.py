@@ -1,7 +1,7 @@
 """Placeholders: what a run must be fed."""
 from __future__ import annotations
 
-from graphc.errors import ShapeError, report, user_location
+from graphc.errors import RuleError, ShapeError, report, user_location
 from graphc.ir import dims
 from graphc.ir.container import get_default_graph
 from graphc.ir.node import INPUT, Node, as_node
@@ -44,11 +44,12 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def placeholder_with_default(input, shape=None, name: str | None = None) -> Node:
-    """A tensor that is `input` unless it is fed. `shape`, if given, must fit the input's."""
+    """A tensor that is `input` unless it is fed. `shape`, if given, must fit the input's; sizes stay those of the input."""
     value = as_node(input)
     if shape is not None:
         wanted = as_shape(shape, get_default_graph().fresh_dim)
-        if len(wanted) != value.type.rank:
-            raise report(ShapeError, "placeholder_with_default: the input has another rank", [("input", value.describe())])
-        same_shape(value.type.shape, wanted, "placeholder_with_default: the input has another shape")
+        try:
+            same_shape(value.type.shape, wanted, "the input has another shape")
+        except RuleError as e:
+            raise report(ShapeError, f"placeholder_with_default: {e.what}", [("input", value.describe())], e.rule) from None
     return identity(value, name=name or "placeholder_with_default")

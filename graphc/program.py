@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import zipfile
 from dataclasses import asdict, dataclass, fields
 
 import numpy as np
@@ -86,7 +87,7 @@ class Program:
         stream = io.BytesIO()
         arrays = {f"constant{k}": c for k, c in enumerate(self.constants)}
         arrays |= {f"object{k}": np.frombuffer(o, np.uint8) for k, o in enumerate(self.objects.values())}
-        np.savez(stream, text=np.frombuffer(text.encode(), np.uint8), **arrays)
+        np.savez(stream, text=np.frombuffer(text.encode(), np.uint8), **arrays)  # type: ignore[arg-type]
         body = stream.getvalue()
         return MAGIC + hashlib.sha256(body).digest() + body
 
@@ -97,18 +98,26 @@ class Program:
         body = data[start + 32:]
         if data[:start] != MAGIC or hashlib.sha256(body).digest() != data[start:start + 32]:
             raise report(ParseError, "these bytes are not a program of graphc", rule="the header or the checksum is wrong")
-        with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
-            record = json.loads(arrays["text"].tobytes())
-            if record.pop("format") != FORMAT:
-                raise report(ParseError, "the program was written by another version of graphc")
-            symbols = record.pop("symbols")
-            objects = {s: arrays[f"object{k}"].tobytes() for k, s in enumerate(symbols)}
-            constants = tuple(arrays[f"constant{k}"] for k in range(sum(n.startswith("constant") for n in arrays.files)))
-        for key, kind in (("feeds", ArraySpec), ("variables", ArraySpec), ("outputs", ArraySpec), ("records", RecordSpec),
-                          ("failures", FailureSpec)):
-            record[key] = tuple(kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()})
-                                for row in record[key])
-        for key in ("names", "written", "slots"):
-            record[key] = tuple(record[key])
-        record["equations"] = tuple(tuple(e) for e in record["equations"])
-        return Program(constants=constants, objects=objects, **record)
+        try:
+            return _decode(body)
+        except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as e:
+            if isinstance(e, ParseError):
+                raise
+            raise report(ParseError, "these bytes are not a program of graphc", rule=f"{type(e).__name__}: {e}") from None
+
+
+def _decode(body: bytes) -> Program:
+    with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
+        record = json.loads(arrays["text"].tobytes())
+        if record.pop("format") != FORMAT:
+            raise report(ParseError, "the program was written by another version of graphc")
+        objects = {s: arrays[f"object{k}"].tobytes() for k, s in enumerate(record.pop("symbols"))}
+        constants = tuple(arrays[f"constant{k}"] for k in range(sum(n.startswith("constant") for n in arrays.files)))
+    kinds: dict[str, type] = {"feeds": ArraySpec, "variables": ArraySpec, "outputs": ArraySpec, "records": RecordSpec,
+                              "failures": FailureSpec}
+    for key, kind in kinds.items():
+        record[key] = tuple(kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}) for row in record[key])
+    for key in ("names", "written", "slots"):
+        record[key] = tuple(record[key])
+    record["equations"] = tuple(tuple(e) for e in record["equations"])
+    return Program(constants=constants, objects=objects, **record)

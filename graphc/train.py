@@ -5,27 +5,42 @@ import numpy as np
 
 from graphc.control import GraphKeys, control_dependencies, group
 from graphc.errors import ArgumentError, DTypeError, report
-from graphc.functions.arrays import fill, zeros
+from graphc.functions.arrays import fill
 from graphc.functions.math import cast, sqrt, square
 from graphc.functions.math import pow as power
 from graphc.ir.container import get_default_graph
 from graphc.ir.node import Node, as_node, is_tensor
 from graphc.ir.types import int64
 from graphc.ops.grad import gradients
+from graphc.schedules import (  # noqa: F401  handed on: graphc.train.exponential_decay
+    cosine_decay,
+    exponential_decay,
+    inverse_time_decay,
+    natural_exp_decay,
+    piecewise_constant,
+    piecewise_constant_decay,
+    polynomial_decay,
+)
 from graphc.variable import Variable
 
 
 class Optimizer:
     """Base of all optimizers. A subclass says how one variable is updated from its gradient, in `_update`.
 
-    learning_rate  a number or a tensor of rank 0.
+    learning_rate  a number or a tensor of rank 0, or a function that returns one.
     """
 
+    GATE_NONE, GATE_OP, GATE_GRAPH = 0, 1, 2  # as in TensorFlow; a run is a transaction, so they make no difference
+
     def __init__(self, learning_rate, use_locking: bool = False, name: str = "Optimizer"):
-        if not is_tensor(learning_rate) and not np.isscalar(learning_rate) and not callable(learning_rate):
-            raise report(ArgumentError, f"{name}: learning_rate is a number or a tensor, not {learning_rate!r:.40}")
+        if callable(learning_rate) and not is_tensor(learning_rate):
+            learning_rate = learning_rate()
+        given = as_node(learning_rate).type.rank if is_tensor(learning_rate) else np.ndim(learning_rate)
+        if given or not is_tensor(learning_rate) and np.asarray(learning_rate).dtype.kind not in "fiu":
+            raise report(ArgumentError, f"{name}: the learning rate is a number or a tensor of rank 0, "
+                                        f"not {learning_rate!r:.60}")
         self.name = name
-        self._learning_rate = learning_rate() if callable(learning_rate) and not is_tensor(learning_rate) else learning_rate
+        self._learning_rate = learning_rate
         self._slots: dict[str, dict[Variable, Variable]] = {}
 
     # the public steps --------------------------------------------------------------------------------------------------
@@ -49,11 +64,13 @@ class Optimizer:
                           colocate_gradients_with_ops: bool = False, grad_loss=None) -> list[tuple[Node | None, Variable]]:
         """(gradient or None, variable) for each variable of `var_list` (default: all trainable ones)."""
         loss = loss() if callable(loss) and not isinstance(loss, Node) else loss
-        if not isinstance(loss, Node) or not loss.dtype.is_floating:
+        loss = as_node(loss) if isinstance(loss, Variable) else loss
+        if not isinstance(loss, Node) or isinstance(loss.type, tuple) or not loss.dtype.is_floating:
             raise report(DTypeError, f"{self.name}: the loss must be a tensor of floats",
                          [("loss", loss.describe() if isinstance(loss, Node) else repr(loss))])
-        variables = list(var_list) if var_list is not None else \
-            get_default_graph().get_collection(GraphKeys.TRAINABLE_VARIABLES)
+        if var_list is None:
+            var_list = get_default_graph().get_collection(GraphKeys.TRAINABLE_VARIABLES)
+        variables = [var_list] if isinstance(var_list, Variable) else list(var_list)
         for v in variables:
             if not isinstance(v, Variable):
                 raise report(ArgumentError, f"{self.name}: {v!r:.60} in var_list is not a variable")
@@ -65,9 +82,14 @@ class Optimizer:
 
         Raises ArgumentError when no pair has a gradient.
         """
-        pairs = [(as_node(g, v.dtype), v) for g, v in grads_and_vars if g is not None]
+        given = list(grads_and_vars)
+        for pair in given:
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not isinstance(pair[1], Variable):
+                raise report(ArgumentError, f"{self.name}: {pair!r:.80} is not a pair of a gradient and a variable")
+        pairs = [(as_node(g, v.dtype), v) for g, v in given if g is not None]
         if not pairs:
-            raise report(ArgumentError, f"{self.name}: no gradients given for any variable")
+            raise report(ArgumentError, f"{self.name}: no gradients given for any variable",
+                         rule=f"the variables are {', '.join(v.name for _, v in given) or 'none: the list is empty'}")
         with get_default_graph().name_scope(name or self.name):
             self._prepare([v for _, v in pairs])
             updates = [u for g, v in pairs for u in self._update(g, v)]
@@ -96,8 +118,7 @@ class Optimizer:
     def _slot(self, var: Variable, name: str, value: float = 0.0) -> Variable:
         slots = self._slots.setdefault(name, {})
         if var not in slots:
-            start = fill(tuple(var.shape), np.array(value, var.dtype.numpy)) if value else zeros(tuple(var.shape), var.dtype)
-            slots[var] = Variable(start, trainable=False, name=f"{var.name.replace('/', '_')}_{name}")
+            slots[var] = Variable(lambda: fill(tuple(var.shape), np.array(value, var.dtype.numpy)), trainable=False, name=f"{var.name.replace('/', '_')}_{name}")
         return slots[var]
 
     # what a subclass fills in ------------------------------------------------------------------------------------------

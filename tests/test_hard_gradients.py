@@ -18,6 +18,7 @@ from graphc.ops import composite
 from graphc.ops.grad import gradients
 from graphc.ops.reduce import reduce_sum
 from graphc.passes.differentiate import differentiate
+from graphc.testing.compiled import CompiledGraph
 
 INF, NAN = float("inf"), float("nan")
 
@@ -35,7 +36,14 @@ def interpreted(fetches, feeds):
     return interpret(graph, [values[node.name] for node in graph.inputs])
 
 
-EVALUATORS = [interpreted]
+def compiled(fetches, feeds):
+    """The same by native code, all passes included."""
+    graph = capture("test", fetches, list(feeds))
+    values = {node.name: np.asarray(value) for node, value in feeds.items()}
+    return CompiledGraph(graph)([values[node.name] for node in graph.inputs])
+
+
+EVALUATORS = [interpreted, compiled]
 
 
 @pytest.fixture(params=EVALUATORS, ids=lambda e: e.__name__)

@@ -5,6 +5,7 @@ Adding an op edits nothing here.
 import importlib
 import pkgutil
 import re
+from functools import cache
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import graphc.functions.arrays
 import graphc.functions.linalg
 import graphc.functions.math
 import graphc.ops
-from graphc.errors import GraphcError, RuleError, RunError
+from graphc.errors import GraphcError, Location, RuleError, RunError
 from graphc.ir import dims
 from graphc.ir.container import detached
 from graphc.ir.graph import Graph
@@ -46,7 +47,7 @@ def runners(graph):
     """Functions of the values of the graph's inputs that give its outputs: the oracle, then native code, which runs at one
     and two threads and checks that they give the same bits.
     """
-    return [lambda values: interpret(graph, values), CompiledGraph(graph)]
+    return [lambda values: interpret(graph, values), lambda values, once=cache(lambda: CompiledGraph(graph)): once()(values)]
 
 
 # making graphs and values of samples -----------------------------------------------------------------
@@ -76,7 +77,7 @@ def types_of(arrays):
 def graph_of(op, types, attrs):
     inputs = tuple(input_node(f"x{k}", t) for k, t in enumerate(types))
     with detached():
-        return Graph("sample", inputs, (make(op, inputs, attrs),))
+        return Graph("sample", inputs, (make(op, inputs, attrs, location=Location("net.py", 7)),))
 
 
 def dtypes_of(op, sample):
@@ -143,7 +144,8 @@ def test_type_and_value_in_each_dtype(op, sample):
         with np.errstate(all="ignore"):
             value = np.asarray(op.numpy(*arrays, **op.full_attrs(sample.attrs), **extra))
         assert (as_dtype(value.dtype), value.shape) == (result.dtype, result.shape), dtype
-        for run in runners(graph):
+        native = sample is op.samples[0] or dtype in (None, "float32", "float64")  # a kernel takes 80 ms to compile
+        for run in runners(graph)[:1 + native]:
             got, = run(arrays)
             check_value(op, got, arrays, sample.attrs)
 
@@ -233,7 +235,8 @@ def test_hard_numbers_in_strided_feeds(op, sample, dtype):
     arrays = [np.array(a) for a in arrays_of(sample, dtype)]
     for a in arrays:
         if a.dtype.kind == "f":
-            a[...] = np.where(rng.random(a.shape) < 0.5, rng.choice(HARD, a.shape), a)
+            hard = HARD[:5] if op.kind in SUMS else HARD  # sums of others depend on their order where they overflow
+            a[...] = np.where(rng.random(a.shape) < 0.5, rng.choice(hard, a.shape), a)
     strided = [np.repeat(a, 2, axis=-1)[..., ::2] if a.ndim else a for a in arrays]
     graph = graph_of(op, types_of(arrays), sample.attrs)
     try:
@@ -301,7 +304,7 @@ def test_error_says_what_is_wrong(op, sample, text):
     first, *others = texts
     assert first.startswith(f"{op.name}: ")
     assert text in first
-    assert re.search(r"\n  in test_ops.py:\d+$", first), "the user's line"
+    assert first.endswith("\n  in net.py:7"), "the user's line"
     assert others == [first]
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from graphc.codegen.kernel import Access, ContractKernel, Operand
-from graphc.codegen.lower import Buffer, Call, Parameters, Target
 from graphc.codegen.copies import copy_call, stand_in
+from graphc.codegen.kernel import Access, ContractKernel, Operand
 from graphc.codegen.loops import spread
+from graphc.codegen.lower import Buffer, Call, Parameters, Target
 from graphc.codegen.statements import Strides, Writer, item_bytes
 from graphc.ir import dims
 from graphc.ir.dims import Size
@@ -45,7 +45,7 @@ class ContractLowering:
         self.b = self.side(anchor.inputs[1], labels_b, sources[1])
         self.out = [x for x in out if self.sizes[x] != 1]
         placement = region.placement[anchor]
-        self.axis_of = {label: placement[k] for k, label in enumerate(out)}
+        self.axis_of: dict = {label: placement[k] for k, label in enumerate(out)}
 
     def side(self, node: Node, labels, source: Source) -> _Side:
         strides: dict = {}
@@ -136,7 +136,8 @@ class ContractLowering:
         return parameters.call(kernel, operations=work, location=self.line)
 
     def operand(self, parameters: Parameters, side: _Side, free: Sequence, k: Sequence, names) -> Operand:
-        strides = tuple((name, parameters.size(side.stride(group[-1]))) for name, group in names[:-2] if side.stride(group[-1]) != 0)
+        strides = tuple((name, parameters.size(side.stride(group[-1]))) for name, group in names[:-2]
+                        if side.stride(group[-1]) != 0)
         access = Access(parameters.buffer(self.buffers[side.source.node]), self.anchor.type.dtype.short, strides,
                         parameters.size(side.source.offset))
         return Operand(access, parameters.size(side.stride(free[-1]) if free else 0),
@@ -153,8 +154,7 @@ class ContractLowering:
             return ""
         panel = Buffer(f"{self.name}_panel", k * width * item, per_thread=True)
         parameters.reads.discard(panel)
-        name = parameters.buffer(panel, write=True)
-        return name
+        return parameters.buffer(panel, write=True)
 
 
 def _with_parameters(kernel: ContractKernel, parameters: Parameters, width: int) -> ContractKernel:

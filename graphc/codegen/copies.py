@@ -73,8 +73,9 @@ def assemble_calls(node: Node, buffers: Mapping[Node, Buffer]) -> list[Call]:
             offset = offset + strides[a] * where.offsets[a]
             if axis is not None:
                 over[axis] = strides[a] * where.steps[a]
+        # A constant of one element has no memory: it is a literal.
         calls.append(copy_call(node.op.name, stand_in(source.type), Source(source, contiguous(source.type.shape), 0),
-                               buffers[source], buffers[node], (tuple(over), offset), node.location))
+                               buffers.get(source), buffers[node], (tuple(over), offset), node.location))
     return calls
 
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from graphc.codegen.kernel import Int, Kernel
 from graphc.errors import Location
 from graphc.ir.dims import Size
 from graphc.ir.node import Node
-from graphc.codegen.kernel import Int, Kernel
 
 
 @dataclass(frozen=True)

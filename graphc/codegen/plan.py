@@ -60,7 +60,7 @@ class Planner:
         self.graph = lowered.graph
         self.buffer = lowered.buffers
         self.calls = list(lowered.calls)
-        inputs = [n for n in self.graph.inputs]
+        inputs = list(self.graph.inputs)
         self.feeds = [self.buffer[n] for n in inputs if n.attrs["role"] == "feed"]
         self.variables = [self.buffer[n] for n in inputs if n.attrs["role"] == "variable"]
         self.constants = [self.buffer[n] for n in self.graph.nodes() if n.op.kind is Kind.CONSTANT]
@@ -213,7 +213,7 @@ class Planner:
 
 def typical(size: Size) -> int:
     """A guess of a size."""
-    return size if isinstance(size, int) else int(dims.substitute(size, {n: TYPICAL for n in dims.names(size)}))
+    return size if isinstance(size, int) else int(dims.substitute(size, dict.fromkeys(dims.names(size), TYPICAL)))
 
 
 THREADS = dims.name("threads_")

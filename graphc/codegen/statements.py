@@ -4,8 +4,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from graphc.codegen.kernel import (Access, Accumulator, Check, Compute, Coordinate, Int, Literal, Load, Phase, Statement,
-                                   Store, uses)
+from graphc.codegen.kernel import (
+    Access,
+    Accumulator,
+    Check,
+    Compute,
+    Coordinate,
+    Int,
+    Literal,
+    Load,
+    Phase,
+    Statement,
+    Store,
+    uses,
+)
 from graphc.codegen.lower import Buffer, Failure, Parameters
 from graphc.ir.dims import Size
 from graphc.ir.node import Node
@@ -26,7 +38,7 @@ class Strides:
     def over_axes(self, strides: Sequence[Size], placement) -> tuple[tuple[str, Int], ...]:
         """Strides over a value's own axes, as (axis name, stride) pairs without zeros."""
         by_axis = {axis: s for s, axis in zip(strides, placement, strict=True) if axis is not None}
-        found = [(name, self.parameters.size(by_axis.get(group[-1], 0))) for name, group in self.axes]
+        found = [(name, self.parameters.size(by_axis.get(group[-1], 0) if group else 0)) for name, group in self.axes]
         return tuple((name, s) for name, s in found if s != 0)
 
 
@@ -70,7 +82,7 @@ class Writer:
         return self.names[node]
 
     def write(self, node: Node) -> None:
-        if node in self.region.loads and not (node in self.region.nodes):
+        if node in self.region.loads and node not in self.region.nodes:
             self.load(node)
         elif node.op.kind is Kind.ELEMENTWISE:
             self.elementwise(node)

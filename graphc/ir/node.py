@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import DTypeError, GraphError, GraphcError, Location, OperatorError, RuleError, report, user_location
+from graphc.errors import DTypeError, GraphcError, GraphError, Location, OperatorError, RuleError, report, user_location
 from graphc.ir.container import Graph as Container
 from graphc.ir.container import current_container, inherited_location
 from graphc.ir.op import Array, Kind, Op
@@ -34,7 +34,7 @@ class TensorShape(tuple):
 
     def num_elements(self) -> int | None:
         """The number of elements, None when unknown."""
-        return int(np.prod(self.as_list())) if self.is_fully_defined() else None
+        return int(np.prod(tuple(self))) if self.is_fully_defined() else None
 
 
 class Node:

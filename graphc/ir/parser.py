@@ -21,6 +21,7 @@ _TOKENS = re.compile(r"""
   | (?P<word>[A-Za-z_.][A-Za-z0-9_.\-/]*)
   | (?P<mark>//|==|[(){}\[\],:=+*\-/])
 """, re.VERBOSE)
+_KINDS = {"ref": "%name", "word": "a name", "number": "a number", "string": "a text"}
 _LOCATION = re.compile(r"#\s*(\S+):(\d+)\s*$")
 
 
@@ -60,8 +61,9 @@ class _Parser:
 
     def take(self, text: str | None = None, kind: str | None = None) -> str:
         if (text is not None and self.text != text) or (kind is not None and self.kind != kind):
-            raise self.error(f"expected {text or kind}, found {self.text!r}" if self.kind != "end"
-                             else f"the text ends where {text or kind} should be")
+            where = {"end": "the text ends", "newline": "the line ends"}.get(self.kind)
+            wanted = text or _KINDS[kind or ""]
+            raise self.error(f"{where} where {wanted} should be" if where else f"expected {wanted}, found {self.text!r}")
         self.position += 1
         return self.tokens[self.position - 1][1]
 
@@ -344,10 +346,10 @@ def _tokens(text: str, lines):
         if not match:
             raise parse_error(f"{text[position]!r} has no meaning here", lines, line, position - start + 1)
         kind = match.lastgroup or ""
+        if kind != "space":
+            yield kind, match[0], line, position - start + 1
         if kind == "newline":
             line, start = line + 1, match.end()
-        elif kind != "space":
-            yield kind, match[0], line, position - start + 1
         position = match.end()
     yield "end", "", line, position - start + 1
 

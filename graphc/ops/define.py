@@ -32,7 +32,7 @@ def sample(*inputs: Values, **attrs) -> Sample:
 def common_dtype(types, names, accepts: str, what: str = "dtypes differ") -> DType:
     """The one dtype of all `types`, which must be in the class `accepts`. Dtypes do not promote. Raises RuleError."""
     first = types[0].dtype
-    for type_, name in zip(types, names, strict=False):
+    for type_ in types:
         if type_.dtype != first:
             raise RuleError(what, f"{first} != {type_.dtype}", DTypeError, "graphc.cast(x, dtype) converts")
     if not CLASSES[accepts](first):

@@ -23,7 +23,7 @@ def differentiate(graph: Graph) -> Graph:
 
     def replace(node, inputs, control):
         if node.op.kind is Kind.GRAD:
-            ys, xs = node.attrs["ys"], node.attrs["xs"]
+            ys = node.attrs["ys"]
             with detached(node.location):
                 gradients[node] = backward(inputs[:ys], inputs[ys:2 * ys], inputs[2 * ys:])
             return make(GROUP, (), location=node.location)  # stands where the symbolic node stood; nothing needs it

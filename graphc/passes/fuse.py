@@ -230,9 +230,7 @@ class _Fuser:
                 if user in self.group:
                     if node not in absorbed[id(self.group[user])]:
                         return True
-                elif not _is_free(user) or user in needed:
-                    return True
-                elif any(node not in absorbed[id(g)] for g in self.groups_behind(user)):
+                elif not _is_free(user) or user in needed or any(node not in absorbed[id(g)] for g in self.groups_behind(user)):
                     return True
             return node in self.outputs
 

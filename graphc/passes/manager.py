@@ -13,7 +13,7 @@ from graphc.config import options
 from graphc.errors import CompileError, report
 from graphc.ir.graph import Graph, named
 from graphc.ir.interpreter import interpret
-from graphc.ir.printer import large_constants, print_graph
+from graphc.ir.printer import large_constants
 from graphc.ir.verify import verify
 
 
@@ -145,7 +145,7 @@ class Dumper(Instrument):
         path = self.folder / f"{self.count:02}-{stage}.graph"
         path.write_text(str(graph))
         if constants := large_constants(graph):
-            np.savez(path.with_suffix(".npz"), **constants)
+            np.savez(path.with_suffix(".npz"), **constants)  # type: ignore[arg-type]
         self.count += 1
 
 

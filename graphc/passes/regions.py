@@ -218,6 +218,8 @@ class _Placer:
         if node in self.inside and (node.op.kind in COMPUTED or node.op.kind in MOVEMENT) and node is not self.anchor:
             yield from self.inputs_of(node, placement)
         for user in self.used.get(node, ()):
+            if user.op.kind in MOVEMENT and not self.is_computed(user):
+                continue  # another view of memory from outside is a load of its own
             found = self.user_placement(node, placement, user)
             if found is not None:
                 yield user, found

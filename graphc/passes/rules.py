@@ -31,7 +31,7 @@ RULES = [
     rule("sub-zero", x - 0, x),
     rule("mul-minus-one", x * -1, -x, dtypes="number"),
     rule("minus-one-mul", -1 * x, -x, dtypes="number"),
-    rule("neg-neg", -(-x), x),
+    rule("neg-neg", -(-x), x),  # noqa: B002 (it is no decrement)
     rule("add-neg", x + (-y), x - y),
     rule("neg-add", (-x) + y, y - x),
     rule("sub-neg", x - (-y), x + y),

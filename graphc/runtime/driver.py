@@ -5,6 +5,7 @@ checks its array arguments, writes their data pointers into the kernels' argumen
 native call.
 """
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,7 +29,7 @@ class LayoutError(RuntimeError):
 class Frame(np.ndarray):
     """Words by `FrameWord`, and in `keep` every object whose memory a run uses."""
 
-    keep = ()
+    keep: tuple = ()
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Argument:
 
     dtype: object
     shape: tuple
-    patches: tuple
+    patches: Sequence[int]
     flags: int = 0      # ArgumentFlag
 
 
@@ -46,7 +47,7 @@ class RunError(NamedTuple):
 
     state: int
     record: int
-    index: int
+    index: int  # type: ignore[assignment]
     value: int
     stopped_at: int
 

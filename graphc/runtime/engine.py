@@ -20,6 +20,8 @@ from graphc.runtime.layout import (
 from graphc.runtime.loader import load_objects, once, optimised_object
 from graphc.runtime.native import BYTES, External, Global, native, native_inline, native_module
 
+TRIAL_RUNS, WARM_UP, TRIAL_PERIOD = 8, 2, 512   # runs of each kind in a trial, of them not timed, runs between trials
+
 # Byte offsets in CPython's and NumPy's objects; `driver.check_array_layout` compares them with a real array.
 TYPE_OF_OBJECT = 8
 ARRAY_DATA, ARRAY_NDIM, ARRAY_DIMS, ARRAY_DTYPE, ARRAY_FLAGS = 16, 24, 32, 56, 64
@@ -175,6 +177,34 @@ def play_with_team(c, frame, pool, threads):
     reach(c, pool, pool.at(PoolWord.DONE), all_done)
 
 
+# Whether other threads pay is measured, again and again: they cost wake-ups and barriers, and on a loaded machine a late
+# thread costs more than it saves. Results do not depend on the choice.
+
+@native_inline
+def team_pays(c, frame):
+    """1 if this run should use its team: in a trial the first runs do, the next do not, later ones do what was faster."""
+    number = frame[FrameWord.TRIAL]
+    with c.if_(number < TRIAL_RUNS):
+        c.return_(1)
+    with c.if_(number < 2 * TRIAL_RUNS):
+        c.return_(0)
+    c.return_((frame[FrameWord.TEAM_TIME] <= frame[FrameWord.ALONE_TIME]).choose(1, 0))
+
+
+@native_inline
+def learn(c, frame, time):
+    """Count the run, and add its time to those of its kind; the first of a kind only warm up."""
+    number = frame[FrameWord.TRIAL]
+    with c.if_(number == 0):
+        frame[FrameWord.TEAM_TIME] = 0
+        frame[FrameWord.ALONE_TIME] = 0
+    with c.if_((number >= WARM_UP) & (number < TRIAL_RUNS)):
+        frame[FrameWord.TEAM_TIME] = frame[FrameWord.TEAM_TIME] + time
+    with c.if_((number >= TRIAL_RUNS + WARM_UP) & (number < 2 * TRIAL_RUNS)):
+        frame[FrameWord.ALONE_TIME] = frame[FrameWord.ALONE_TIME] + time
+    frame[FrameWord.TRIAL] = (number + 1 < TRIAL_PERIOD).choose(number + 1, 0)
+
+
 @native
 def run_taken(c, frame, threads):
     """Runs a frame whose BUSY word the caller has set; gives OK or FAILED."""
@@ -183,7 +213,8 @@ def run_taken(c, frame, threads):
     frame[FrameWord.RUN] = c.atomic_add(frame[FrameWord.COUNTER], 1)
     pool = POOL.address(c)[0]
     alone = c.variable(1)
-    with c.if_((threads > 1) & (pool != 0)):
+    start = c.clock()
+    with c.if_((threads > 1) & (pool != 0) & (team_pays(c, frame) != 0)):
         size = pool[PoolWord.THREADS]
         team = (threads < size).choose(threads, size)
         with c.if_(team > 1):
@@ -193,6 +224,7 @@ def run_taken(c, frame, threads):
                 alone.value = 0
     with c.if_(alone.value != 0):
         play(c, frame, 0, 0, 1)
+    learn(c, frame, c.clock() - start)
     with c.if_(failed(c, frame) != 0, likely=False):
         # Not free, lest another thread's run clears the error before this one's caller has read it.
         c.atomic_store(frame.at(FrameWord.BUSY), Busy.FAILED)

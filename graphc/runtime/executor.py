@@ -11,11 +11,13 @@ import numpy as np
 from graphc.errors import FeedError, Location, ParseError, RunError, SessionError, report
 from graphc.program import ArraySpec, FailureSpec, Program
 from graphc.runtime import driver, threads
-from graphc.runtime.layout import ArgumentFlag, FrameWord, RecordFlag, Result
+from graphc.runtime.layout import FrameWord, Result
 from graphc.runtime.loader import load_objects
 from graphc.runtime.memory import ALIGNMENT, Pool, Slot, aligned
+from graphc.runtime.template import Template
 
-PARALLEL_MICROSECONDS = 50  # waking a thread costs about 10; shorter runs stay on one
+TEAM_MICROSECONDS = 12      # shorter runs use one thread; longer ones may use others, where that is measured to pay
+RELEASE_MICROSECONDS = 5    # shorter runs keep Python's lock
 SERIAL_MICROSECONDS = 2     # a kernel shorter than this is not worth splitting
 DENSE_RATE = 60e3           # multiply-adds and loop operations that one core does in a microsecond, roughly
 LOOP_RATE = 40e3
@@ -54,6 +56,10 @@ class Executable:
         self.counter = np.zeros(1, np.int64) if counter is None else counter
         self.error = np.zeros(4, np.int64)
         self.dtypes = [np.dtype(f.dtype) for f in program.feeds]
+        self.constant_addresses = [c.ctypes.data for c in self.constants]
+        self.variable_addresses = [v.ctypes.data for v in self.variables]
+        self.dense = [r.dense for r in program.records]
+        self.template = Template(program, self.addresses, self.layout, self.error.ctypes.data, self.counter.ctypes.data)
 
     @property
     def run_number(self) -> int:
@@ -136,27 +142,15 @@ class Instance:
         count = thread_count()
         env = dict(zip(program.names, sizes, strict=True))
         words, shapes, outputs, work, total = executable.layout(
-            count, 0, [c.ctypes.data for c in executable.constants], [v.ctypes.data for v in executable.variables], **env)
+            count, 0, executable.constant_addresses, executable.variable_addresses, **env)
         self.arena = self.room(executable, total)
-        base = self.arena[0].ctypes.data
-        self.table = np.array(words, np.int64)
-        self.table[executable.layout.slot_words] += base
-        address = self.table.ctypes.data
-        seconds = [w / (DENSE_RATE if r.dense else LOOP_RATE) for w, r in zip(work, program.records, strict=True)]
-        used = count if sum(seconds) > PARALLEL_MICROSECONDS else 1
-        records, at = [], address
-        for spec, time in zip(program.records, seconds, strict=True):
-            flags = RecordFlag.BARRIER * spec.barrier | RecordFlag.MAY_FAIL * spec.may_fail
-            flags |= RecordFlag.SERIAL * (spec.serial or time < SERIAL_MICROSECONDS)
-            records.append((executable.addresses[spec.symbol], at, int(flags)))
-            at += 8 * len(spec.words)
-        arguments = self.arguments(program, shapes, outputs, address, executable.layout)
-        self.frame = driver.new_frame(records, arguments, threads=used, release_gil=sum(seconds) > 5,
-                                      error=executable.error.ctypes.data, counter=executable.counter.ctypes.data,
-                                      keep=(executable, self.table, self.arena))
-        self.table[executable.layout.run_words] = self.frame.ctypes.data + 8 * int(FrameWord.RUN)
-        self.table[executable.layout.error_words] = executable.error.ctypes.data
-        self.call = driver.bind(self.frame)
+        times = [w / (DENSE_RATE if dense else LOOP_RATE) for w, dense in zip(work, executable.dense, strict=True)]
+        total_time = sum(times)
+        self.frame, self.call = executable.template.instance(
+            words, [d for shape in (*shapes, *outputs) for d in shape], self.arena[0].ctypes.data,
+            [t < SERIAL_MICROSECONDS for t in times], count if total_time > TEAM_MICROSECONDS else 1,
+            release_gil=total_time > RELEASE_MICROSECONDS,
+            keep=(executable, self.arena))
         self.generation, self.process = threads.generation, os.getpid()
         self.scalars = [not shape for shape in outputs]
         # Scalars leave as values, so their memory is used again by each run.
@@ -170,15 +164,6 @@ class Instance:
         if executable.arena[0].size < size:
             executable.arena = aligned((size,), np.dtype(np.uint8))
         return executable.arena
-
-    def arguments(self, program: Program, shapes, outputs, address: int, layout) -> list:
-        made = []
-        for k, (spec, shape) in enumerate(zip(program.feeds, shapes, strict=True)):
-            made.append(driver.Argument(np.dtype(spec.dtype), shape, [address + 8 * w for w in layout.feed_words[k]]))
-        for k, (spec, shape) in enumerate(zip(program.outputs, outputs, strict=True)):
-            made.append(driver.Argument(np.dtype(spec.dtype), shape, [address + 8 * w for w in layout.output_words[k]],
-                                        flags=ArgumentFlag.TRUSTED))
-        return made
 
     def is_current(self) -> bool:
         """Whether the number of threads is still the one that this instance was made for."""
@@ -269,7 +254,8 @@ def _layout_function(program: Program) -> _Layout:
                 patched[kind][int(rest)].append(len(words))
             elif kind in ("run", "error"):
                 (layout.run_words if kind == "run" else layout.error_words).append(len(words))
-            words.append({"slot": f"slot{rest}", "constant": f"constants[{rest}]", "variable": f"variables[{rest}]"}.get(kind, "0"))
+            texts = {"slot": f"slot{rest}", "constant": f"constants[{rest}]", "variable": f"variables[{rest}]"}
+            words.append(texts.get(kind, "0"))
 
     def shapes(specs) -> str:
         return "[" + ", ".join("(" + "".join(_checked(d, names) + ", " for d in s.shape) + ")" for s in specs) + "]"

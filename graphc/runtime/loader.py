@@ -149,6 +149,7 @@ def optimised_object(module, thorough=True):
 def _initialize():
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
+    llvm.initialize_native_asmparser()      # the clock of arm64 is read by inline assembly
 
 
 @once

@@ -1,6 +1,7 @@
 """Arrays at aligned addresses, and pools that hand an array out again once nobody holds it."""
 from __future__ import annotations
 
+import math
 import sys
 
 import numpy as np
@@ -13,7 +14,7 @@ _FREE = 3                # references to an array that only its pool holds: the 
 
 def aligned(shape: tuple[int, ...], dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
     """(array, owner of its memory): an uninitialised array at an address that is a multiple of 64."""
-    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    size = math.prod(shape) * dtype.itemsize
     owner = np.empty(size + ALIGNMENT, np.uint8)
     start = -owner.ctypes.data % ALIGNMENT
     return owner[start:start + size].view(dtype).reshape(shape), owner
@@ -37,7 +38,7 @@ class Pool:
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype):
         self.shape, self.dtype = shape, dtype
-        self.is_small = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize < POOLED_BYTES
+        self.is_small = math.prod(shape) * dtype.itemsize < POOLED_BYTES
         self.entries: list[tuple[np.ndarray, np.ndarray]] = []
 
     def take(self) -> np.ndarray:

@@ -26,7 +26,7 @@ BYTES = 8
 class Word:
     """A 64-bit value.  Comparisons are signed and give a `Condition`; indexing reads and writes memory."""
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, code, value):
         self.code = code
@@ -219,6 +219,17 @@ class Code:
             self._intrinsic("llvm.x86.sse2.pause")
         elif machine in ("arm64", "aarch64"):
             self._intrinsic("llvm.aarch64.hint", ir.Constant(ir.IntType(32), 1))      # 1 is `yield`
+
+    def clock(self):
+        """A counter that grows with time, at a rate that this processor keeps; 0 on processors that are not known."""
+        machine = platform.machine().lower()
+        if machine in ("x86_64", "amd64"):
+            kind = ir.FunctionType(WORD, [])
+            return Word(self, self.builder.call(self.module.declare("llvm.readcyclecounter", kind), []))
+        if machine in ("arm64", "aarch64"):
+            read = ir.InlineAsm(ir.FunctionType(WORD, []), "mrs $0, cntvct_el0", "=r", side_effect=True)
+            return Word(self, self.builder.call(read, []))
+        return self.word(0)
 
     def _intrinsic(self, name, *arguments):
         kind = ir.FunctionType(ir.VoidType(), [a.type for a in arguments])

@@ -82,7 +82,7 @@ class Template:
         self.block[FrameWord.COUNTER] = counter
         self.block[FrameWord.STOPPED_AT] = -1
 
-    def instance(self, words: Sequence[int], sizes: Sequence[int], arena: int, serial: Sequence[bool], threads: int,
+    def instance(self, words: Sequence[int], sizes: Sequence[int], arena: int, serial: Sequence[bool], threads: int, *,
                  release_gil: bool, keep: tuple) -> tuple[np.ndarray, object]:
         """(frame, native function) for one set of sizes.
 

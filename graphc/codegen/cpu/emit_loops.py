@@ -90,10 +90,10 @@ class _LoopEmitter:
                 axis = self.kernel.reduced[-1][0]
                 position = f"ramp_i64({axis}, 1)" if self.along else f"splat_i64({axis})"
                 lines.append(f"better, place_ = better_{a.arg}({a.name}, {a.position}, {a.value}, {position})")
-                pairs = ((a.name, "better"), (a.position, "place_"))
+                pairs = [(a.name, "better"), (a.position, "place_")]
             else:
                 lines.append(f"better = {a.combine.format(acc=a.name, x=a.value)}")
-                pairs = ((a.name, "better"),)
+                pairs = [(a.name, "better")]
             for name, new in pairs:
                 lines.append(f"{name} = {new} if mask is None else select(mask, {new}, {name})" if masked
                              else f"{name} = {new}")

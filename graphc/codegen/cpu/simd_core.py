@@ -122,7 +122,7 @@ class Vector:
 
     __slots__ = ("dtype", "emitter", "ir")
     __array_ufunc__ = None          # np.float32(2) * v must come to v.__rmul__
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, value, dtype, emitter):
         self.ir, self.dtype, self.emitter = value, dtype, emitter

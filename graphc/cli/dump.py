@@ -1,0 +1,183 @@
+"""`graphc dump`: a graph at any stage, as text or JSON."""
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphc.cli.load import load, note
+from graphc.cli.stages import GRAPHS, PASSES, STAGES, Stages
+from graphc.codegen.build import emit
+from graphc.codegen.kernel import kernel_text
+from graphc.codegen.lower import Buffer
+from graphc.codegen.plan import Record
+from graphc.errors import Location
+from graphc.ir.graph import Graph, named
+from graphc.ir.node import Node
+from graphc.ir.op import Array
+from graphc.ir.printer import SMALL, large_constants
+from graphc.ir.types import DType, TensorType, type_text
+
+HELP = "print a graph at any stage"
+DESCRIPTION = f"""\
+Prints a graph at any stage of its way to a program:
+
+  built                 as the script made it
+  <pass>                after a pass: {', '.join(PASSES)}
+  fused                 after all passes: what kernels are made of (the default)
+  kernels               the program: kernel calls in order, memory, and what each kernel does
+  source                the Numba source of each kernel
+  all                   every stage
+
+A script runs only up to its first Session.run, eval, or call of a make_callable; what it prints goes to stderr."""
+FORMAT = 1  # of the JSON
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.add_argument("--stage", choices=[*STAGES, "all"], default="fused", metavar="STAGE", help="default: fused")
+    parser.add_argument("--format", choices=["text", "json"], default="text", help="default: text")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE",
+                        help="write here; large constants go into a .npz of the same name")
+
+
+def command(arguments: argparse.Namespace) -> None:
+    """Print or write what was asked for."""
+    stages = Stages(load(arguments.target, arguments.script_arguments))
+    names = stages.names() if arguments.stage == "all" else [arguments.stage]
+    if arguments.format == "json":
+        record = {"format": FORMAT, "file": stages.loaded.path.name, "stages": [stage_record(stages, n) for n in names]}
+        text = json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    else:
+        parts = [stage_text(stages, n) for n in names]
+        text = "\n".join(f"=== {n}\n{p}" for n, p in zip(names, parts, strict=True)) if len(names) > 1 else parts[0]
+    constants = {d: a for n in names if n in GRAPHS for d, a in large_constants(stages.graph(n)).items()}
+    write(text, arguments.output, constants)
+
+
+def write(text: str, output: Path | None, constants: dict[str, np.ndarray] | None = None) -> None:
+    """`text` to a file or stdout, and large constants beside the file."""
+    if output is None:
+        sys.stdout.write(text)
+        if constants:
+            note(f"{len(constants)} large constants are named by a hash; -o FILE keeps their data")
+        return
+    output.write_text(text, encoding="utf-8")
+    if constants:
+        np.savez(output.with_suffix(".npz"), **constants)  # type: ignore[arg-type]
+
+
+# text ---------------------------------------------------------------------------------------------
+
+
+def stage_text(stages: Stages, stage: str) -> str:
+    """A stage as text."""
+    if stage == "kernels":
+        return _kernels_text(stages)
+    if stage == "source":
+        count = {k: sum(r.call.kernel == k for r in stages.plan.records) for k in stages.kernels}
+        return "\n\n".join(f"# kernel {n}: {k.name}, called {_times(count[k])}\n{emit(k).text.rstrip()}\n"
+                           for n, k in enumerate(stages.kernels))
+    return str(stages.graph(stage))
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _kernels_text(stages: Stages) -> str:
+    plan, kernels = stages.plan, stages.kernels
+    graph = stages.graph("fused")
+    lines = [f"program {graph.name}({', '.join(f'{i.name}: {i.type}' for i in graph.inputs)}) {{"]
+    lines += [f"  arena slot {k}: {size} bytes" for k, size in enumerate(plan.slots)]
+    for number, record in enumerate(plan.records):
+        call = record.call
+        lines.append(f"  {number}: kernel {kernels.index(call.kernel)} {call.kernel.name}("
+                     + ", ".join(_argument(record, b, plan.slot_of.get(plan.aliases.get(b, b))) for b in call.buffers)
+                     + f")  {call.operations} operations" + (f"  # {call.location}" if call.location else ""))
+        lines += ["  -- all threads meet"] if record.barrier else []
+    texts = [f"# kernel {n}\n{kernel_text(k)}" for n, k in enumerate(kernels)]
+    return "\n\n".join(["\n".join([*lines, "}"]), *texts]) + "\n"
+
+
+def _argument(record: Record, buffer: Buffer, slot: int | None) -> str:
+    arrow = "->" if buffer in record.call.writes else ""
+    return f"{arrow}{buffer.name}" + (f"@{slot}" if slot is not None else "")
+
+
+# JSON ---------------------------------------------------------------------------------------------
+
+
+def stage_record(stages: Stages, stage: str) -> dict[str, Any]:
+    """A stage as what JSON can hold."""
+    if stage == "source":
+        return {"stage": stage, "kernels": [{"name": k.name, "source": emit(k).text} for k in stages.kernels]}
+    if stage != "kernels":
+        return {"stage": stage, "graph": graph_record(stages.graph(stage))}
+    plan = stages.plan
+    calls = [{"kernel": stages.kernels.index(r.call.kernel), "buffers": [b.name for b in r.call.buffers],
+              "reads": [b.name for b in r.call.buffers if b in r.call.reads],
+              "writes": [b.name for b in r.call.buffers if b in r.call.writes],
+              "sizes": [_size(s) for s in r.call.sizes], "operations": _size(r.call.operations),
+              "serial": r.call.serial, "barrier": r.barrier, "location": _location(r.call.location)}
+             for r in plan.records]
+    slots = {b.name: {"slot": s, "bytes": _size(b.bytes)} for b, s in plan.slot_of.items()}
+    return {"stage": stage, "kernels": [{"name": k.name, "text": kernel_text(k)} for k in stages.kernels],
+            "calls": calls, "arena": {"slots": [_size(s) for s in plan.slots], "buffers": slots}}
+
+
+def graph_record(graph: Graph) -> dict[str, Any]:
+    """A graph with its nodes in order: names as in the text, without the percent sign."""
+    graph = named(graph)
+    return {
+        "name": graph.name,
+        "inputs": [{"name": n.name, "role": n.attrs["role"], "type": _value(n.type), "location": _location(n.location)}
+                   for n in graph.inputs],
+        "equations": [{"left": _size(e.left), "right": _size(e.right), "location": _location(e.location)}
+                      for e in graph.equations],
+        "nodes": [_node_record(n) for n in graph.nodes() if n not in graph.inputs],
+        "outputs": [n.name for n in graph.outputs],
+    }
+
+
+def _node_record(node: Node) -> dict[str, Any]:
+    regions = {k: graph_record(v) for k, v in node.attrs.items() if isinstance(v, Graph)}
+    return {
+        "name": node.name, "op": node.op.name, "kind": node.op.kind.value, "inputs": [i.name for i in node.inputs],
+        "control": [c.name for c in node.control],
+        "attrs": {k: _value(v) for k, v in node.attrs.items() if k not in regions and k != "variable"},
+        "type": _value(node.type), "location": _location(node.location), **({"regions": regions} if regions else {}),
+    }
+
+
+def _value(value) -> Any:
+    if isinstance(value, Array):
+        data = value.value
+        content = {"values": _value(data.tolist())} if data.size <= SMALL else {"digest": value.digest}
+        return {"array": content, "dtype": data.dtype.name, "shape": list(data.shape)}
+    if isinstance(value, TensorType):
+        return {"dtype": value.dtype.name, "shape": [_size(d) for d in value.shape], "text": type_text(value)}
+    if isinstance(value, (tuple, list)):
+        return [_value(v) for v in value]
+    if isinstance(value, DType):
+        return value.name
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else str(float(value))  # JSON knows no inf and no nan
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if value is None or isinstance(value, str):
+        return value
+    return _size(value)
+
+
+def _size(size) -> int | str:
+    return int(size) if isinstance(size, (int, np.integer)) else str(size)
+
+
+def _location(location: Location | None) -> dict[str, Any] | None:
+    return {"file": location.file, "line": location.line} if location else None

@@ -1,0 +1,34 @@
+"""What several test files share."""
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMAND = "python -m pytest --update-golden"
+
+
+def pytest_addoption(parser):
+    parser.addoption("--update-golden", action="store_true", help="rewrite the lower parts of tests/golden/*/*.txt")
+
+
+class Golden:
+    """A file with an input, a line `=== stage`, and the output that is expected; `update` rewrites the output."""
+
+    def __init__(self, path: Path, update: bool):
+        self.path, self.update = path, update
+        self.given, self.mark, self.expected = path.read_text().partition(f"=== {path.parent.name}\n")
+
+    def check(self, output: str) -> None:
+        """Raise AssertionError unless `output` is the lower part; with --update-golden, make it so."""
+        if self.update:
+            self.path.write_text(f"{self.given.rstrip()}\n=== {self.path.parent.name}\n{output}")
+            return
+        name = self.path.relative_to(self.path.parent.parent)
+        assert self.mark, f"{name} has no lower part `=== {self.path.parent.name}`; to write it: {COMMAND}"
+        assert output == self.expected, f"{name} has changed; if that is meant, {COMMAND}, and read the diff"
+
+
+@pytest.fixture
+def golden(request):
+    """path -> Golden."""
+    return lambda path: Golden(Path(path), request.config.getoption("--update-golden"))

@@ -1,0 +1,192 @@
+"""Products of all kinds through the compiler: sizes around the tiles' edges, dtypes, operands that are not plain matrices,
+epilogues; compared with the interpreter, at one and two threads.
+"""
+import numpy as np
+import pytest
+
+from graphc.ir import dims
+from graphc.ir.container import detached
+from graphc.ir.graph import Graph
+from graphc.ir.interpreter import interpret
+from graphc.ir.node import input_node
+from graphc.ir.types import TensorType, as_dtype
+from graphc.ops.composite import gelu
+from graphc.ops.contract import contract, matmul_to
+from graphc.ops.elementwise import relu
+from graphc.ops.movement import broadcast_to, reshape_to, strided_slice, transpose_to
+from graphc.testing import assert_equal_values
+from graphc.testing.compiled import CompiledGraph
+
+RNG = np.random.default_rng(3)
+N, M, K = (dims.name(n) for n in "NMK")
+
+
+SIZES = [0, 1, 2, 7, 15, 16, 17, 33, 127]
+
+
+def values(dtype, *shape):
+    found = RNG.normal(size=shape) * 3
+    return found.astype(dtype)
+
+
+def graph_of(function, shapes, dtype):
+    with detached():
+        inputs = tuple(input_node(f"x{k}", TensorType(as_dtype(dtype), s)) for k, s in enumerate(shapes))
+        return Graph("product", inputs, (function(*inputs),))
+
+
+class Checked:
+    """A function of tensors, compiled for symbolic shapes; calls compare it with the interpreter in float64."""
+
+    def __init__(self, function, shapes, dtype="float32", skip=()):
+        self.graph = graph_of(function, shapes, dtype)
+        self.wide = graph_of(function, shapes, "float64") if dtype == "float32" else self.graph
+        self.native = CompiledGraph(self.graph, skip)
+        self.dtype = dtype
+
+    def __call__(self, *shapes, terms):
+        arrays = [values(self.dtype, *s) for s in shapes]
+        got, = self.native(arrays)
+        if self.dtype == "int32":
+            assert_equal_values(got, interpret(self.graph, arrays)[0])
+            return
+        want, = interpret(self.wide, [a.astype(np.float64) for a in arrays])
+        magnitude, = interpret(self.wide, [np.abs(a).astype(np.float64) for a in arrays])
+        assert_equal_values(got, want, magnitude=2 * np.abs(magnitude) + 1e-3, terms=max(terms, 1))
+
+
+def check(function, *shapes, terms, dtype="float32", skip=()):
+    """The function with static shapes."""
+    Checked(function, shapes, dtype, skip)(*shapes, terms=terms)
+
+
+# sizes --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
+@pytest.mark.parametrize(("transpose_a", "transpose_b"), [(False, False), (True, False), (False, True), (True, True)])
+def test_all_sizes_with_one_kernel(dtype, transpose_a, transpose_b):
+    def of(m, n, k):
+        return (k, m) if transpose_a else (m, k), (n, k) if transpose_b else (k, n)
+    product = Checked(lambda a, b: matmul_to(a, b, transpose_a=transpose_a, transpose_b=transpose_b), of(M, N, K), dtype)
+    for size in SIZES:
+        for m, n, k in ((size, 17, 5), (17, size, 5), (17, 33, size), (size, size, size)):
+            product(*of(m, n, k), terms=k)
+    for m, n, k in ((3, 700, 16), (700, 3, 16), (5, 7, 1024), (5, 33, 2100)):
+        product(*of(m, n, k), terms=k)
+
+
+@pytest.mark.parametrize(("m", "n", "k"), [
+    (0, 4, 5), (4, 0, 5), (4, 5, 0), (1, 1, 1), (1, 16, 4), (16, 1, 4), (2, 2, 1), (16, 16, 16), (15, 17, 33), (127, 33, 2),
+    (33, 127, 127), (7, 10, 784), (4, 4, 1500), (700, 64, 3)])
+def test_static_sizes(m, n, k):
+    check(lambda a, b: matmul_to(a, b), (m, k), (k, n), terms=k)
+
+
+@pytest.mark.parametrize(("m", "n", "k"), [(0, 4, 5), (4, 5, 0), (1, 9, 4), (9, 1, 4), (5, 5, 1), (1, 1, 7)])
+def test_thin_products_as_tiles(m, n, k):
+    """What thin_products would make sums of, as contractions."""
+    check(lambda a, b: matmul_to(a, b), (m, k), (k, n), terms=k, skip=("thin_products",))
+
+
+# batches, einsums ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("a", "b"), [((3, 4, 5), (3, 5, 6)), ((3, 4, 5), (5, 6)), ((4, 5), (3, 5, 6)),
+                                      ((2, 1, 4, 5), (3, 5, 6)), ((1, 3, 4, 5), (2, 1, 5, 6)), ((0, 4, 5), (0, 5, 6)),
+                                      ((2, 3, 17, 9), (2, 3, 9, 33)), ((7, 1, 5), (7, 5, 6)), ((7, 3, 5), (7, 5, 1))])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_batches(a, b, dtype):
+    check(lambda x, y: matmul_to(x, y), a, b, terms=a[-1], dtype=dtype)
+
+
+def test_named_batch():
+    product = Checked(lambda a, b: matmul_to(a, b, transpose_b=True), ((N, 2, M, 8), (N, 2, M, 8)))
+    for n, m in ((1, 5), (3, 17), (0, 4), (2, 33)):
+        product((n, 2, m, 8), (n, 2, m, 8), terms=8)
+
+
+EINSUMS = [("ab,bc->ac", "ab,bc->ca"), ("abc,cd->abd", "abc,bd->acd"), ("abc,dca->db", "abc,dca->bd"), ("abc,abd->cd", "abc,bad->dc"),
+           ("abcd,cdef->abef", "abcd,dcef->feab"), ("abcd,ebfd->acef", "abc,bcd->da"), ("abcd,bd->ac", "bacd,acbe->de"),
+           ("ab,ab->ab", "ab,ab->"), ("a,b->ab", "abc,a->bc"), ("bmhd,bnhd->bhmn", "bhmn,bnhd->bmhd")]
+
+
+@pytest.mark.parametrize("text", [t for pair in EINSUMS for t in pair])
+def test_einsum(text):
+    size = dict(zip("abcdefmnh", (3, 4, 5, 17, 6, 2, 9, 10, 2), strict=True))
+    (a, b), out = text.split("->")[0].split(","), text.split("->")[1]
+    terms = int(np.prod([size[x] for x in set(a) - set(out)]))
+    check(lambda x, y: contract(x, y, a_labels=a, b_labels=b, out_labels=out), tuple(size[x] for x in a),
+          tuple(size[x] for x in b), terms=terms)
+
+
+# operands -----------------------------------------------------------------------------------------------------------
+
+
+OPERANDS = {
+    "transposed": (lambda a, b: matmul_to(transpose_to(a, perm=(1, 0)), transpose_to(b, perm=(1, 0))), (9, 18), (19, 9)),
+    "sliced rows": (lambda a, b: matmul_to(strided_slice(a, begin=(1, 2), steps=(2, 1), sizes=(4, 9)), b), (9, 12), (9, 19)),
+    "sliced columns": (lambda a, b: matmul_to(a, strided_slice(b, begin=(0, 3), steps=(1, 2), sizes=(9, 19))), (5, 9), (9, 45)),
+    "backwards": (lambda a, b: matmul_to(a, strided_slice(b, begin=(8, 18), steps=(-1, -1), sizes=(9, 19))), (5, 9), (9, 19)),
+    "broadcast": (lambda a, b: matmul_to(broadcast_to(a, shape=(17, 9)), b), (1, 9), (9, 19)),
+    "broadcast k": (lambda a, b: matmul_to(a, broadcast_to(b, shape=(9, 19))), (17, 9), (1, 19)),
+    "broadcast n": (lambda a, b: matmul_to(a, broadcast_to(b, shape=(9, 19))), (17, 9), (9, 1)),
+    "reshaped": (lambda a, b: matmul_to(reshape_to(a, shape=(6, 12)), b), (6, 3, 4), (12, 19)),
+    "transposed, reshaped": (lambda a, b: matmul_to(reshape_to(transpose_to(a, perm=(1, 0, 2)), shape=(6, 12)), b),
+                             (3, 6, 4), (12, 19)),
+    "computed": (lambda a, b: matmul_to(relu(a) + 1, b * b), (6, 12), (12, 19)),
+    "computed, transposed": (lambda a, b: matmul_to(transpose_to(a * 2 - a, perm=(1, 0)), b), (12, 6), (12, 19)),
+    "twice the same": (lambda a, b: matmul_to(a, a, transpose_b=True) + matmul_to(b, b, transpose_b=True), (17, 5), (17, 8)),
+    "chain": (lambda a, b: matmul_to(matmul_to(a, b), b, transpose_b=True), (6, 12), (12, 19)),
+    "part of a product": (lambda a, b: strided_slice(matmul_to(a, b), begin=(1, 1), steps=(1, 2), sizes=(4, 9)), (6, 12), (12, 19)),
+    "transposed product": (lambda a, b: relu(transpose_to(matmul_to(a, b), perm=(1, 0))), (6, 12), (12, 19)),
+    "reshaped product": (lambda a, b: relu(reshape_to(matmul_to(a, b), shape=(2, 3, 19))), (6, 12), (12, 19)),
+    "k of two axes, not in order": (lambda a, b: contract(transpose_to(a, perm=(0, 2, 1)), b, a_labels="acb", b_labels="bcd",
+                                                          out_labels="ad"), (5, 3, 4), (3, 4, 18)),
+    "k of two axes, sliced": (lambda a, b: contract(strided_slice(a, begin=(0, 0, 1), steps=(1, 1, 1), sizes=(5, 3, 4)), b,
+                                                    a_labels="abc", b_labels="bcd", out_labels="ad"), (5, 3, 6), (3, 4, 18)),
+}
+
+
+@pytest.mark.parametrize("name", OPERANDS)
+def test_operands(name):
+    function, a, b = OPERANDS[name]
+    check(function, a, b, terms=400)
+
+
+# epilogues ----------------------------------------------------------------------------------------------------------
+
+
+EPILOGUES = {
+    "bias": lambda p, bias, column, other: p + bias,
+    "bias, relu": lambda p, bias, column, other: relu(p + bias),
+    "column": lambda p, bias, column, other: p * column,
+    "residual": lambda p, bias, column, other: other + p,
+    "residual, transposed": lambda p, bias, column, other: p + transpose_to(transpose_to(other, perm=(1, 0)) * 1.5, perm=(1, 0)),
+    "gelu": lambda p, bias, column, other: gelu(p + bias) + other,
+    "twice": lambda p, bias, column, other: p * other + relu(p),
+    "all": lambda p, bias, column, other: relu(p + bias) * 0.5 + other * column,
+}
+
+
+@pytest.mark.parametrize("name", EPILOGUES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_epilogues(name, dtype):
+    def function(a, b, bias, column, other):
+        return EPILOGUES[name](matmul_to(a, b), bias, column, other)
+    run = Checked(function, ((M, 12), (12, 20), (20,), (M, 1), (M, 20)), dtype)
+    for m in (1, 2, 13, 64, 0):
+        run((m, 12), (12, 20), (20,), (m, 1), (m, 20), terms=200)
+
+
+def test_several_results():
+    """A product that is fetched itself, and what is computed from it."""
+    with detached():
+        a, b = (input_node(n, TensorType(as_dtype("float32"), s)) for n, s in (("a", (M, 12)), ("b", (12, 20))))
+        product = matmul_to(a, b)
+        graph = Graph("several", (a, b), (product, relu(product), relu(product) - product))
+    native = CompiledGraph(graph)
+    for m in (1, 5, 33):
+        arrays = [values("float32", m, 12), values("float32", 12, 20)]
+        for got, want in zip(native(arrays), interpret(graph, arrays), strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-4)

@@ -1,0 +1,249 @@
+"""Random graphs: compiled equals interpreted, every pass keeps values, and one and two threads give the same bits.
+
+All values are small whole numbers, also as floats, so that every sum is exact in any order and results must be equal.
+"""
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as st
+
+from graphc.ir import dims
+from graphc.ir.container import detached
+from graphc.ir.graph import Graph
+from graphc.ir.interpreter import interpret
+from graphc.ir.node import input_node
+from graphc.ir.parser import parse
+from graphc.ir.printer import large_constants, print_graph
+from graphc.ir.types import TensorType, as_dtype, bool_, int64
+from graphc.ops.assemble import concat_values, place
+from graphc.ops.compare import cast, less, select, sign
+from graphc.ops.elementwise import absolute, clip, maximum, minimum, relu, square
+from graphc.ops.gather import gather_rows, scatter_sum
+from graphc.ops.index import iota
+from graphc.ops.movement import broadcast_to, reshape_to, strided_slice, transpose_to
+from graphc.ops.contract import contract, matmul_to
+from graphc.ops.reduce import argmax, argmin, reduce_max, reduce_min, reduce_sum
+from graphc.passes.manager import ValueCheck, Verifier, run_passes
+from graphc.passes.pipeline import PIPELINE
+from graphc.testing.compiled import CompiledGraph
+
+N, M = dims.name("N"), dims.name("M")
+SIZES = [{"N": 3, "M": 2}, {"N": 17, "M": 5}, {"N": 1, "M": 33}, {"N": 0, "M": 3}]
+INPUTS = [(N, 4), (4,), (N, 1), (M, 4), (N, M), (4, M), (2, 3), (3, 4), (), (5,), (1, 4), (N, M, 2), (2, N, 4)]
+UNARY = [relu, absolute, sign, square, lambda x: -x, lambda x: x + 1, lambda x: 2 * x - 1]
+BINARY = [lambda x, y: x + y, lambda x, y: x - y, lambda x, y: x * y, maximum, minimum, lambda x, y: select(less(x, y), y, x)]
+LIMIT = 6
+
+
+def small(x):
+    """x cut to a few whole numbers, so that nothing grows out of the range where sums are exact."""
+    return clip(x, -LIMIT, LIMIT)
+
+
+def broadcasts(a, b) -> bool:
+    return all(x == y or x == 1 or y == 1 for x, y in zip(reversed(a.shape), reversed(b.shape), strict=False))
+
+
+class Growth:
+    """A graph that grows by one random node at a time."""
+
+    def __init__(self, draw, dtype):
+        self.draw, self.dtype = draw, dtype
+        shapes = draw(st.lists(st.sampled_from(INPUTS), min_size=2, max_size=4))
+        self.inputs = [input_node(f"x{k}", TensorType(as_dtype(dtype), s)) for k, s in enumerate(shapes)]
+        self.nodes = list(self.inputs)
+
+    def pick(self, choices):
+        return self.draw(st.sampled_from(list(choices)))
+
+    def number(self, low, high):
+        return self.draw(st.integers(low, high))
+
+    def node(self, wanted=lambda n: True):
+        """One of the last nodes that fit, the later the likelier; None where none does."""
+        fitting = [n for n in self.nodes if wanted(n)]
+        return fitting[-1 - min(self.number(0, 3), len(fitting) - 1)] if fitting else None
+
+    def step(self):
+        kind = self.pick(["unary", "binary", "binary", "reduce", "transpose", "reshape", "broadcast", "slice", "concat", "place",
+                          "matmul", "contract", "position", "gather", "scatter", "iota", "again"])
+        x = self.node(lambda n: n.type.rank <= 3)
+        made = getattr(self, kind)(x)
+        if made is not None:
+            assert made.dtype == as_dtype(self.dtype)
+            self.nodes.append(made)
+
+    def unary(self, x):
+        return small(self.pick(UNARY)(x))
+
+    def binary(self, x):
+        return small(self.pick(BINARY)(x, self.node(lambda n: broadcasts(n, x))))
+
+    def again(self, x):
+        """What softmax and normalisations do: an element meets what its row was reduced to."""
+        if x.type.rank == 0:
+            return None
+        axis = self.number(0, x.type.rank - 1)
+        kept = tuple(1 if a == axis else d for a, d in enumerate(x.shape))
+        reduced = small(self.pick([reduce_sum, reduce_max])(x, axes=(axis,)))
+        return small(self.pick(BINARY)(x, reshape_to(reduced, shape=kept)))
+
+    def axes(self, x):
+        return tuple(a for a in range(x.type.rank) if self.draw(st.booleans()))
+
+    def reduce(self, x):
+        return small(self.pick([reduce_sum, reduce_sum, reduce_max, reduce_min])(x, axes=self.axes(x)))
+
+    def position(self, x):
+        axes = [a for a, d in enumerate(x.shape) if isinstance(d, int) and d > 0]
+        if not axes:
+            return None
+        return small(cast(self.pick([argmax, argmin])(x, axes=(self.pick(axes),)), dtype=x.dtype))
+
+    def transpose(self, x):
+        return transpose_to(x, perm=tuple(self.draw(st.permutations(range(x.type.rank)))))
+
+    def reshape(self, x):
+        shape = list(x.shape)
+        how = self.pick(["join", "one", "drop", "flat"])
+        if how == "join" and len(shape) > 1:
+            at = self.number(0, len(shape) - 2)
+            shape[at:at + 2] = [shape[at] * shape[at + 1]]
+        elif how == "one":
+            shape.insert(self.number(0, len(shape)), 1)
+        elif how == "drop" and 1 in shape:
+            shape.remove(1)
+        elif how == "flat":
+            shape = [dims.product(shape)]
+        return reshape_to(x, shape=tuple(shape))
+
+    def broadcast(self, x):
+        shape = [self.pick([d, N, 3]) if d == 1 else d for d in x.shape]
+        return broadcast_to(x, shape=(*self.pick([(), (), (2,), (M,)]), *shape))
+
+    def slice(self, x):
+        begin, steps, sizes = [], [], []
+        for d in x.shape:
+            if not isinstance(d, int) or d < 2 or self.draw(st.booleans()):
+                begin.append(0), steps.append(1), sizes.append(d)
+                continue
+            step = self.pick([1, 1, 2, -1, -2])
+            first = self.number(0, d - 1)
+            room = (d - 1 - first) // step if step > 0 else first // -step
+            begin.append(first), steps.append(step), sizes.append(self.number(1, room + 1))
+        return strided_slice(x, begin=tuple(begin), steps=tuple(steps), sizes=tuple(sizes))
+
+    def concat(self, x):
+        if x.type.rank == 0:
+            return None
+        axis = self.number(0, x.type.rank - 1)
+        other = self.node(lambda n: n.type.rank == x.type.rank and all(
+            a == axis or n.shape[a] == x.shape[a] for a in range(x.type.rank)))
+        return concat_values(*self.pick([(x, other), (other, x), (x, x)]), axis=axis)
+
+    def place(self, x):
+        before = [self.number(0, 1) for _ in x.shape]
+        shape = tuple(d + b + self.number(0, 2) for d, b in zip(x.shape, before, strict=True))
+        return place(x, shape=shape, begin=tuple(before), steps=(1,) * x.type.rank, fill=self.pick([0, 0, 2]))
+
+    def matmul(self, x):
+        if x.type.rank != 2:
+            return None
+        a, b = self.draw(st.booleans()), self.draw(st.booleans())
+        k = x.shape[0 if a else 1]
+        other = self.node(lambda n: n.type.rank == 2 and n.shape[1 if b else 0] == k)
+        return None if other is None else small(matmul_to(x, other, transpose_a=a, transpose_b=b))
+
+    def contract(self, x):
+        other = self.node(lambda n: n.type.rank <= 3 and set(n.shape) & set(x.shape))
+        if other is None:
+            return None
+        left, right, sizes = "abc"[:x.type.rank], "", dict(zip("abc", x.shape, strict=False))
+        for d, own in zip(other.shape, "def", strict=False):
+            same = [c for c in left if sizes[c] == d and c not in right]
+            right += self.pick(same) if same and self.draw(st.booleans()) else own
+        both = set(left) & set(right)
+        out = [c for c in dict.fromkeys(left + right) if c not in both or self.draw(st.booleans())]
+        out = "".join(self.draw(st.permutations(out)))
+        return small(contract(x, other, a_labels=left, b_labels=right, out_labels=out)) if len(out) <= 4 else None
+
+    def gather(self, x):
+        axes = [a for a, d in enumerate(x.shape) if isinstance(d, int) and d > 1]
+        if not axes:
+            return None
+        axis = self.pick(axes)
+        indices = self.index(x.shape[axis])
+        return gather_rows(x, indices, axis=axis) if x.type.rank + indices.type.rank <= 4 else None
+
+    def scatter(self, x):
+        if x.type.rank == 0:
+            return None
+        rows = self.number(1, 4)
+        return small(scatter_sum(self.index(rows, (x.shape[0],)), x, axis=0, rows=rows))
+
+    def index(self, limit, shape=None):
+        """Valid indices: some count, or values of the graph, cut to the range."""
+        node = self.node(lambda n: shape is None and n.type.rank <= 2 or n.shape == shape)
+        if node is None or self.draw(st.booleans()):
+            shape = shape or self.pick([(), (3,), (N,), (2, M)])
+            node = iota(shape=shape, axis=0, dtype=int64) if shape else self.node()
+            node = node if node.dtype is int64 else reshape_to(reduce_max(node, axes=tuple(range(node.type.rank))), shape=())
+        return clip(cast(node, dtype=int64), 0, limit - 1)
+
+    def iota(self, x):
+        return small(iota(shape=x.shape, axis=self.number(0, x.type.rank - 1), dtype=x.dtype)) if x.type.rank else None
+
+
+@st.composite
+def graphs(draw):
+    growth = Growth(draw, draw(st.sampled_from(["float32", "float32", "float64", "int32"])))
+    with detached():
+        for _ in range(draw(st.integers(2, 9))):
+            growth.step()
+    made = growth.nodes[len(growth.inputs):] or growth.nodes
+    outputs = [made[-1], *draw(st.lists(st.sampled_from(made), max_size=2))]
+    return Graph("random", tuple(growth.inputs), tuple(outputs))
+
+
+def values_of(graph, sizes, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.integers(-3, 4, [dims.substitute(d, sizes) for d in n.shape]).astype(n.type.dtype.numpy) for n in graph.inputs]
+
+
+def same(name, old, new):
+    for k, (a, b) in enumerate(zip(old, new, strict=True)):
+        assert a.dtype == b.dtype and np.shape(a) == np.shape(b), f"{name}: output {k}"
+        assert np.array_equal(a, b, equal_nan=a.dtype.kind == "f"), f"{name}: output {k}"
+
+
+def check(graph):
+    text = print_graph(graph)
+    note(text)
+    assert print_graph(parse(text, large_constants(graph))) == text
+    native = None
+    for sizes in SIZES:
+        bound = {n for node in graph.inputs for d in node.shape for n in dims.names(d)}
+        used = {n for node in graph.nodes() for d in node.shape for n in dims.names(d)}
+        if used - bound:
+            return  # no feed tells a size
+        arrays = values_of(graph, sizes)
+        want = interpret(graph, arrays)
+        run_passes(graph, PIPELINE, [Verifier(), ValueCheck(arrays, 0, same)])
+        native = native or CompiledGraph(graph)
+        same("compiled", want, native(arrays))
+
+
+COMMON = {"deadline": None, "derandomize": True, "database": None, "suppress_health_check": list(HealthCheck)}
+
+
+@settings(max_examples=60, **COMMON)
+@given(graphs())
+def test_random_graphs(graph):
+    check(graph)
+
+
+@pytest.mark.slow
+@settings(max_examples=1500, **COMMON)
+@given(graphs())
+def test_many_random_graphs(graph):
+    check(graph)
