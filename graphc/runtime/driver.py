@@ -72,7 +72,7 @@ def new_frame(records, arguments=(), *, threads=1, release_gil=False, error=0, c
     frame[FrameWord.ARGUMENT_COUNT] = len(descriptors)
     frame[FrameWord.RELEASE_GIL] = release_gil
     frame[FrameWord.COUNTER] = counter or _word_address(frame, FrameWord.OWN_COUNTER)
-    frame[FrameWord.STOPPED_AT] = -1
+    frame[FrameWord.STOPPED_AT] = frame[FrameWord.TRIAL] = -1
     return frame
 
 

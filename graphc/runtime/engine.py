@@ -195,6 +195,8 @@ def team_pays(c, frame):
 def learn(c, frame, time):
     """Count the run, and add its time to those of its kind; the first of a kind only warm up."""
     number = frame[FrameWord.TRIAL]
+    with c.if_(number < 0):
+        c.return_()
     with c.if_(number == 0):
         frame[FrameWord.TEAM_TIME] = 0
         frame[FrameWord.ALONE_TIME] = 0

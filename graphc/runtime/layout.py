@@ -22,7 +22,7 @@ class FrameWord(IntEnum):
     STOPPED_AT = 10      # number of the record after which an error stopped the run, or -1
     OWN_ERROR = 12       # four words: the error slot unless another one is given
     OWN_COUNTER = 16     # the run counter unless another one is given
-    TRIAL = 17           # runs since the last trial of whether other threads pay began
+    TRIAL = 17           # runs since the last trial of whether other threads pay began; -1: no trials, always use them
     TEAM_TIME = 18       # clock ticks of the trial's runs with other threads
     ALONE_TIME = 19      # clock ticks of its runs without
     SIZE = 24
