@@ -399,7 +399,7 @@ def test_bench_of_a_text_as_json(script, tmp_path, capfd):
     assert record["sizes"] == {"N": 1000}
     assert record["bytes_moved"] == 8000 and record["operations"] >= 3000
     assert record["memory"]["outputs"] == 4000 and record["memory"]["feeds"] == 4000
-    assert record["seconds"]["bound call"]["low"] > 0 and len(record["calls"]) == record["kernels"] == 1
+    assert record["seconds"]["program"]["low"] > 0 and len(record["calls"]) == record["kernels"] == 1
 
 
 def test_bench_says_what_does_not_fit(script, capfd):

@@ -80,7 +80,7 @@ def test_debug_2_prints_the_first_and_the_last_graph(capfd):
     run()
     _, err = capfd.readouterr()
     assert "=== built\ngraph " in err
-    assert f"=== {PASSES[-1]}\ngraph " in err
+    assert "=== compiled\ngraph " in err
     assert "=== differentiate" not in err
 
 
@@ -140,12 +140,10 @@ def test_skipping_a_needed_pass_says_so():
 
 @graph_pass(needs=["pure"])
 def wrong_type(graph: Graph) -> Graph:
-    """A broken pass: a node claims another type than its rule gives."""
-    def replace(node, inputs, control):
-        if node.op is OPS["square"]:
-            return Node(node.op, inputs, node.attrs, TensorType(node.type.dtype, (7,)), name=node.name)
-        return None
-    return rebuild(graph, replace)
+    """A broken pass: the first output claims another type than its rule gives."""
+    node = graph.outputs[0]
+    lie = Node(node.op, node.inputs, node.attrs, TensorType(node.type.dtype, (7,)), name=node.name)
+    return Graph(graph.name, graph.inputs, (lie, *graph.outputs[1:]), graph.equations)
 
 
 @graph_pass(needs=["pure"])
@@ -159,9 +157,8 @@ def wrong_value(graph: Graph) -> Graph:
 def test_check_1_stops_at_an_invalid_graph(pipeline):
     pipeline(wrong_type)
     options.check = 1
-    with pytest.raises(VerifyError, match="after wrong_type") as caught:
+    with pytest.raises(VerifyError, match="after wrong_type: the graph breaks the invariant types\n"):
         run()
-    assert "breaks the invariant types" in str(caught.value)
 
 
 def test_check_2_stops_at_the_pass_that_changes_a_value(pipeline):

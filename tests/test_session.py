@@ -347,7 +347,7 @@ def test_several_named_dims_and_expressions():
         for n, m in ((3, 4), (5, 2), (0, 4), (4, 0), (3, 4)):
             value, found = call(*arrays(n, m, 2 * n, n * m + 1))
             assert found.shape == (n, 2 * n) and value == 2 * n * n * m + n * m + 1
-        for sizes, what in (((3, 4, 7, 13), r"2\*N = 6 != 7"), ((3, 4, 6, 14), r"N\*M\+1 = 13 != 14")):
+        for sizes, what in (((3, 4, 7, 13), r"2\*N = 6 != 7"), ((3, 4, 6, 14), r"M\*N\+1 = 13 != 14")):
             for use in (call, lambda *v: session.run(total, dict(zip((a, b, c), v, strict=True)))):
                 with pytest.raises(tf.errors.FeedError, match=what) as caught:
                     use(*arrays(*sizes))

@@ -24,6 +24,9 @@ class TensorShape(tuple):
     ndims = property(len)
     rank = property(len)
 
+    def __repr__(self) -> str:
+        return f"({', '.join(str(d) for d in self)}{',' if len(self) == 1 else ''})"
+
     def as_list(self) -> list[int | None]:
         """Sizes as ints, None where only a run knows."""
         return [d if isinstance(d, int) else None for d in self]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from graphc.config import options
-from graphc.errors import CompileError, report
+from graphc.errors import CompileError, GraphError, VerifyError, report
 from graphc.ir.graph import Graph, named
 from graphc.ir.interpreter import interpret
 from graphc.ir.printer import large_constants
@@ -54,6 +54,9 @@ class Instrument:
     def after(self, pass_: Pass, before: Graph, after: Graph, properties: frozenset[str], seconds: float) -> None:
         """After a pass."""
 
+    def end(self, graph: Graph) -> None:
+        """After the last pass."""
+
 
 def run_passes(graph: Graph, passes: Sequence[Pass], instruments: Sequence[Instrument] = ()) -> Graph:
     """`graph` through `passes` in order. Raises CompileError when a pass lacks a property that it needs."""
@@ -80,6 +83,8 @@ def run_passes(graph: Graph, passes: Sequence[Pass], instruments: Sequence[Instr
         for instrument in instruments:
             instrument.after(pass_, graph, new, properties, seconds)
         graph = new
+    for instrument in instruments:
+        instrument.end(graph)
     return graph
 
 
@@ -89,13 +94,16 @@ def changed(before: Graph, after: Graph) -> bool:
 
 
 class Verifier(Instrument):
-    """GRAPHC_CHECK=1: the invariants hold after each pass."""
+    """GRAPHC_CHECK=1: the invariants hold after each pass, or the error names it."""
 
     def start(self, graph):
         verify(graph)
 
     def after(self, pass_, before, after, properties, seconds):
-        verify(after, properties)
+        try:
+            verify(after, properties)
+        except (VerifyError, GraphError) as e:
+            raise type(e)(f"after {pass_.name}: {e}") from None
 
 
 class Printer(Instrument):
@@ -114,6 +122,10 @@ class Printer(Instrument):
               + ("" if is_changed else ", unchanged"), file=sys.stderr)
         if self.level >= 3 and is_changed:
             print(f"=== {pass_.name}\n{after}", file=sys.stderr, end="")
+
+    def end(self, graph):
+        if self.level == 2:
+            print(f"=== compiled\n{graph}", file=sys.stderr, end="")
 
 
 class Skipper(Instrument):

@@ -17,6 +17,7 @@ from graphc.runtime.memory import ALIGNMENT, Pool, Slot, aligned
 from graphc.runtime.template import Template
 
 TEAM_MICROSECONDS = 12      # shorter runs use one thread; longer ones may use others, where that is measured to pay
+PARALLEL_MICROSECONDS = 50  # longer runs use others from the first on
 RELEASE_MICROSECONDS = 5    # shorter runs keep Python's lock
 SERIAL_MICROSECONDS = 2     # a kernel shorter than this is not worth splitting
 DENSE_RATE = 60e3           # multiply-adds and loop operations that one core does in a microsecond, roughly
@@ -149,7 +150,7 @@ class Instance:
         self.frame, self.call = executable.template.instance(
             words, [d for shape in (*shapes, *outputs) for d in shape], self.arena[0].ctypes.data,
             [t < SERIAL_MICROSECONDS for t in times], count if total_time > TEAM_MICROSECONDS else 1,
-            release_gil=total_time > RELEASE_MICROSECONDS,
+            alone_first=total_time < PARALLEL_MICROSECONDS, release_gil=total_time > RELEASE_MICROSECONDS,
             keep=(executable, self.arena))
         self.generation, self.process = threads.generation, os.getpid()
         self.scalars = [not shape for shape in outputs]
@@ -162,6 +163,7 @@ class Instance:
     def room(self, executable: Executable, size: int) -> tuple[np.ndarray, np.ndarray]:
         """The arena: shared by the instances of a program, which never run at the same time."""
         if executable.arena[0].size < size:
+            size = max(size, 2 * executable.arena[0].size)  # or every larger batch would touch fresh pages again
             executable.arena = aligned((size,), np.dtype(np.uint8))
         return executable.arena
 

@@ -11,7 +11,10 @@ import numpy as np
 
 from graphc.program import Program
 from graphc.runtime import driver
+from graphc.runtime.engine import TRIAL_PERIOD
 from graphc.runtime.layout import ArgumentFlag, ArgumentWord, FrameWord, RecordFlag, RecordWord
+
+RUNS_ALONE = 32
 
 
 class Template:
@@ -83,11 +86,11 @@ class Template:
         self.block[FrameWord.STOPPED_AT] = -1
 
     def instance(self, words: Sequence[int], sizes: Sequence[int], arena: int, serial: Sequence[bool], threads: int, *,
-                 release_gil: bool, keep: tuple) -> tuple[np.ndarray, object]:
+                 alone_first: bool, release_gil: bool, keep: tuple) -> tuple[np.ndarray, object]:
         """(frame, native function) for one set of sizes.
 
         words: the argument table, slots relative to the arena; sizes: the dims of all array arguments; serial: which records
-        one thread does alone.
+        one thread does alone; alone_first: try other threads only after some runs, for waking them costs as much as a short run.
         """
         block = self.block.copy()
         address = block.ctypes.data
@@ -101,6 +104,8 @@ class Template:
             f | int(RecordFlag.SERIAL) if s else f for f, s in zip(self.flags, serial, strict=True)]
         block[FrameWord.THREADS] = threads
         block[FrameWord.RELEASE_GIL] = release_gil
+        if alone_first:
+            block[FrameWord.TRIAL], block[FrameWord.TEAM_TIME] = TRIAL_PERIOD - RUNS_ALONE, 1
         frame = block[:int(FrameWord.SIZE)].view(driver.Frame)
         frame.keep = (block, self.keep, keep)
         return frame, driver.bind(frame)

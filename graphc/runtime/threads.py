@@ -5,6 +5,7 @@ shares of jobs.
 """
 import atexit
 import ctypes
+import functools
 import math
 import os
 import threading
@@ -138,8 +139,9 @@ def set_num_threads(count):
         old.shutdown(timeout=math.inf)
 
 
+@functools.cache
 def available_processors():
-    """Processors of our affinity mask, or fewer if the control group grants less time."""
+    """Processors of our affinity mask, or fewer if the control group grants less time; looked up once."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.floor(min(affinity, cgroup_processors())))
 
