@@ -78,7 +78,6 @@ def test_a_process_without_numba(trained, tmp_path):
         for _ in range(3):
             print(float(executable.instance(feeds).run(feeds)[0]))
         assert not any(m.split(".")[0] == "numba" for m in sys.modules)
-        assert not any(m.startswith(("graphc.passes", "graphc.codegen")) for m in sys.modules) or "graphc.session" in sys.modules
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert done.returncode == 0, done.stderr

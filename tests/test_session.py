@@ -217,6 +217,10 @@ def test_scalars_are_values():
     assert [type(a) for a in one] == [np.float64, np.int64]
 
 
+class Subclass(np.ndarray):
+    pass
+
+
 def test_feeds_are_used_in_place_and_never_written():
     x = tf.placeholder(tf.float32, [None, 3], name="x")
     v = tf.Variable(tf.zeros([2, 3]))
@@ -228,7 +232,7 @@ def test_feeds_are_used_in_place_and_never_written():
     with tf.Session() as session:
         call = session.make_callable(y, [x])
         forms = [fed, fed.astype(np.float64), fed.astype(">f4"), np.asfortranarray(fed), fed.tolist(), fed.astype(np.int8),
-                 np.repeat(fed, 2, axis=0)[::2], fed[::-1][::-1], np.asmatrix(fed), odd]
+                 np.repeat(fed, 2, axis=0)[::2], fed[::-1][::-1], fed.view(Subclass), odd]
         odd[...] = fed
         for form in forms + forms[::-1]:
             for found in (session.run(y, {x: form}), call(form)):
@@ -352,6 +356,21 @@ def test_several_named_dims_and_expressions():
                 with pytest.raises(tf.errors.FeedError, match=what) as caught:
                     use(*arrays(*sizes))
                 assert "with    a: " in str(caught.value)
+
+
+def test_a_dim_that_is_told_only_by_an_expression():
+    x = tf.placeholder(tf.float32, ["K"], name="x")
+    twice = tf.concat([x, x], 0)
+    y = twice * 2
+    lone = tf.placeholder(tf.float32, ["3*J+1", "J+L", "L"], name="lone")
+    with tf.Session() as session:
+        assert session.run(y, {twice: [1, 2, 3, 4]}).tolist() == [2, 4, 6, 8]
+        with pytest.raises(tf.errors.FeedError, match=r"2\*K = 2 != 3"):
+            session.run(y, {twice: [1, 2, 3]})
+        assert session.run(lone + 1, {lone: np.zeros((7, 7, 5))}).shape == (7, 7, 5)
+        for shape in ((7, 8, 5), (8, 7, 5)):
+            with pytest.raises(tf.errors.FeedError, match="J"):
+                session.run(lone + 1, {lone: np.zeros(shape)})
 
 
 def test_equations_of_dims_that_operations_need():

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphc.errors import FeedError, Location, ParseError, RunError, SessionError, report
+from graphc.ir import dims
 from graphc.program import ArraySpec, FailureSpec, Program
 from graphc.runtime import driver, threads
 from graphc.runtime.layout import FrameWord, Result
@@ -97,9 +98,11 @@ class Executable:
         for spec, array in zip(self.program.feeds, arrays, strict=True):
             if len(spec.shape) != array.ndim:
                 return _shape_error(spec, array)
-            for dim, size in zip(spec.shape, array.shape, strict=True):
-                if dim.isidentifier() and dim not in env:
-                    env[dim], source[dim] = size, spec
+        for name, k, axis, rest, factor in _told_sizes(self.program):
+            env[name] = (arrays[k].shape[axis] - eval(str(rest), functions, env)) // factor
+            source[name] = self.program.feeds[k]
+            if env[name] < 0:
+                return _shape_error(source[name], arrays[k], f"{name} = {env[name]} is negative")
         for spec, array in zip(self.program.feeds, arrays, strict=True):
             for dim, size in zip(spec.shape, array.shape, strict=True):
                 expected = eval(dim, functions, env)  # checked by _checked: names, numbers and operators only
@@ -269,24 +272,45 @@ def _layout_function(program: Program) -> _Layout:
     return layout
 
 
+def _told_sizes(program: Program) -> list[tuple[str, int, int, dims.Size, int]]:
+    """Which axis of which feed tells each named dim, in the order in which they can be found: (name, feed, axis, rest, factor)
+    where the axis has the size factor * name + rest.
+    """
+    axes = [(k, axis, dim) for k, spec in enumerate(program.feeds) for axis, dim in enumerate(spec.shape)]
+    found: dict[str, tuple[str, int, int, dims.Size, int]] = {}
+    for k, axis, dim in axes:
+        if dim.isidentifier():
+            found.setdefault(dim, (dim, k, axis, 0, 1))
+    waiting = [(k, axis, dims.parse(dim)) for k, axis, dim in axes if not dim.isidentifier() and not dim.isdecimal()]
+    while True:
+        for k, axis, size in waiting:
+            unknown = [n for n in dims.names(size) if n not in found]
+            factor = dict(size.terms).get((unknown[0],)) if len(unknown) == 1 and isinstance(size, dims.Dim) else None
+            rest = size - dims.name(unknown[0]) * factor if factor else size
+            if factor and unknown[0] not in dims.names(rest):
+                found[unknown[0]] = unknown[0], k, axis, rest, factor
+                break
+        else:
+            return list(found.values())
+
+
 def _binder(program: Program):
     """A generated function from the feeds' shapes to the sizes of the named dims; None where they do not fit."""
     names = {*program.names, "max", "min"}
     lines = [f"def bind({', '.join(f's{k}' for k in range(len(program.feeds)))}):"]
-    bound: set[str] = set()
-    checks = []
     for k, spec in enumerate(program.feeds):
-        parts = []
-        for position, dim in enumerate(spec.shape):
-            if _checked(dim, names).isidentifier() and dim not in bound:
-                bound.add(dim)
-                parts.append(dim)
-            else:
-                parts.append(f"d{k}_{position}")
-                checks.append(f"d{k}_{position} == {dim}")
-        lines.append(f"    {''.join(p + ', ' for p in parts)} = s{k}" if parts else f"    () = s{k}")
+        sizes = [f"d{k}_{axis}, " for axis in range(len(spec.shape))]
+        lines.append(f"    {''.join(sizes)} = s{k}" if sizes else f"    () = s{k}")
+    checks = [f"d{k}_{axis} == {_checked(dim, names)}" for k, spec in enumerate(program.feeds)
+              for axis, dim in enumerate(spec.shape)]
+    found = _told_sizes(program)
+    for name, k, axis, rest, factor in found:
+        lines.append(f"    {name} = (d{k}_{axis} - ({_checked(str(rest), names)})) // {factor}" if rest or factor != 1
+                     else f"    {name} = d{k}_{axis}")
+        checks += [f"{name} >= 0"] if rest else []
+        checks.remove(f"d{k}_{axis} == {name}") if not rest and factor == 1 else None
     checks += [f"{_checked(a, names)} == {_checked(b, names)}" for a, b, _ in program.equations]
-    missing = [n for n in program.names if n not in bound]
+    missing = [n for n in program.names if n not in [name for name, *_ in found]]
     if missing:
         raise report(FeedError, f"no feed tells the size of {', '.join(missing)}",
                      [(s.name, _spec_text(s)) for s in program.feeds],
