@@ -41,8 +41,8 @@ class Variable:
             self.graph, self.trainable, self.constraint = graph, trainable, constraint
             self.location = user_location()
             self.initial_value = value
-            self.handle = Node(INPUT, (), {"type": value.type, "role": "variable", "variable": self}, value.type, name=self.name,
-                               location=self.location, graph=graph)
+            attrs = {"type": value.type, "role": "variable", "variable": self}
+            self.handle = Node(INPUT, (), attrs, value.type, name=self.name, location=self.location, graph=graph)
             graph.add(self.handle)
             self.initializer = apply(GROUP, (apply(state.assign, (self.handle, value), {}, name=f"{name or 'Variable'}_init"),),
                                      {}, name=f"{name or 'Variable'}_initializer")

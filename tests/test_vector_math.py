@@ -1,7 +1,7 @@
 """Every vector function, over its whole range, against correctly rounded references: at most 4 ulp, specials exact.
 
 f32 is compared with float64 NumPy and SciPy, f64 with 80-bit NumPy, and both references with mpmath on some points.
-`pytest -m slow` runs f32 functions over all 2**32 bit patterns.
+`pytest -m exhaustive` runs f32 functions over all 2**32 bit patterns.
 """
 import functools
 
@@ -254,7 +254,7 @@ def test_integers_are_refused(name):
         elementwise(f"{name}({', '.join('ab'[:inputs_of(name)])})", ["i32"] * inputs_of(name), "i32")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", UNARY)
 def test_every_f32(name):
     """All 2**32 bit patterns."""

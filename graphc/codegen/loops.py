@@ -189,7 +189,8 @@ class LoopLowering:
         """(row node known after `phase` passes, whether to store it)."""
         region = self.region
         loads = [(n, False) for n, s in region.loads.items()
-                 if phase == 0 and n in region.placement and n not in region.nodes and region.is_row(n) and not is_literal(s.node)]
+                 if phase == 0 and n in region.placement and n not in region.nodes and region.is_row(n)
+                 and not is_literal(s.node)]
         return loads + [(n, stores and n in region.outputs) for n in region.nodes
                 if region.is_row(n) and region.phase[n] == phase and n.op.kind is not Kind.INDEX
                 or region.is_row(n) and region.phase[n] == phase and n in region.outputs]

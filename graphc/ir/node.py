@@ -267,9 +267,8 @@ def _converted(array: np.ndarray, dtype: DType, what: str) -> np.ndarray:
     kind = array.dtype.kind
     if kind not in "fiub":
         raise report(DTypeError, f"{what}: {array.dtype} does not convert to {dtype.name}")
-    if kind == "b" and not dtype.is_bool or kind != "b" and dtype.is_bool:
-        if array.size:
-            raise report(DTypeError, f"{what}: {array.dtype} does not convert to {dtype.name}", hint="use graphc.cast")
+    if array.size and (kind == "b") != dtype.is_bool:
+        raise report(DTypeError, f"{what}: {array.dtype} does not convert to {dtype.name}", hint="use graphc.cast")
     with np.errstate(all="ignore"):
         converted = array.astype(dtype.numpy)
     if dtype.is_integer and kind in "fiu" and not np.array_equal(converted, array):

@@ -301,14 +301,14 @@ def _binder(program: Program):
     for k, spec in enumerate(program.feeds):
         sizes = [f"d{k}_{axis}, " for axis in range(len(spec.shape))]
         lines.append(f"    {''.join(sizes)} = s{k}" if sizes else f"    () = s{k}")
-    checks = [f"d{k}_{axis} == {_checked(dim, names)}" for k, spec in enumerate(program.feeds)
-              for axis, dim in enumerate(spec.shape)]
     found = _told_sizes(program)
+    plain = {(k, axis) for _, k, axis, rest, factor in found if not rest and factor == 1}
+    checks = [f"d{k}_{axis} == {_checked(dim, names)}" for k, spec in enumerate(program.feeds)
+              for axis, dim in enumerate(spec.shape) if (k, axis) not in plain]
     for name, k, axis, rest, factor in found:
-        lines.append(f"    {name} = (d{k}_{axis} - ({_checked(str(rest), names)})) // {factor}" if rest or factor != 1
-                     else f"    {name} = d{k}_{axis}")
+        value = f"d{k}_{axis}" if (k, axis) in plain else f"(d{k}_{axis} - ({_checked(str(rest), names)})) // {factor}"
+        lines.append(f"    {_checked(name, names)} = {value}")
         checks += [f"{name} >= 0"] if rest else []
-        checks.remove(f"d{k}_{axis} == {name}") if not rest and factor == 1 else None
     checks += [f"{_checked(a, names)} == {_checked(b, names)}" for a, b, _ in program.equations]
     missing = [n for n in program.names if n not in [name for name, *_ in found]]
     if missing:

@@ -90,7 +90,8 @@ class Template:
         """(frame, native function) for one set of sizes.
 
         words: the argument table, slots relative to the arena; sizes: the dims of all array arguments; serial: which records
-        one thread does alone; alone_first: try other threads only after some runs, for waking them costs as much as a short run.
+        one thread does alone; alone_first: try other threads only after some runs, since waking them costs as
+        much as a short run.
         """
         block = self.block.copy()
         address = block.ctypes.data
