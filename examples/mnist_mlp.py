@@ -16,7 +16,7 @@ x_train, x_test = (part.reshape(-1, 784).astype(np.float32) / 255 for part in (d
 y_train, y_test = digits.y_train, digits.y_test
 print(f"{len(x_train)} digits to learn from, {len(x_test)} to be tested on")
 
-# The graph. The number of rows is left open: the same programs serve batches of 32, the last 0 < n < 32, and the test set.
+# The graph. The number of rows is left open: one program serves batches of 32 and, below, the whole test set and one digit.
 tf.set_random_seed(1)
 x = tf.placeholder(tf.float32, [None, 784], name="x")
 label = tf.placeholder(tf.int32, [None], name="label")
@@ -50,10 +50,11 @@ with tf.Session() as session:
         print(f"{epoch + 1:5}   {np.mean(losses):13.4f}   {test_loss:9.4f}   {test_accuracy:13.4f}   {took * 1e3:.0f} ms")
 
     # Look at one digit.
-    guess = int(np.argmax(session.run(logits, {x: x_test[:1]})))
-for line in digits.x_test[0, 3:25:2, 3:25]:
-    print("".join(" .:*#@"[pixel // 43] for pixel in line))
-print(f"this is a {y_test[0]}; the network says {guess}\n")
+    chances = session.run(tf.nn.softmax(logits), {x: x_test[1:2]})[0]
+print()
+for line in digits.x_test[1, 4:25:2, 3:25]:
+    print("".join(" .:*#@"[pixel // 43] for pixel in line).rstrip())
+print(f"\nthis is a {y_test[1]}; the network says {np.argmax(chances)}, and is {chances.max():.0%} sure of it\n")
 
 print(f"{steps / training:.0f} steps/s, {training / steps * 1e6:.0f} us each, with batches cut from the data in between")
 print(f"test accuracy {test_accuracy:.4f} after {time.perf_counter() - start:.1f} s in all")

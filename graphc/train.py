@@ -118,7 +118,10 @@ class Optimizer:
     def _slot(self, var: Variable, name: str, value: float = 0.0) -> Variable:
         slots = self._slots.setdefault(name, {})
         if var not in slots:
-            slots[var] = Variable(lambda: fill(tuple(var.shape), np.array(value, var.dtype.numpy)), trainable=False, name=f"{var.name.replace('/', '_')}_{name}")
+            start = np.array(value, var.dtype.numpy)
+            # Made inside `Variable`, the value waits for no control dependency that is open here.
+            slots[var] = Variable(lambda: fill(tuple(var.shape), start), trainable=False,
+                                  name=f"{var.name.replace('/', '_')}_{name}")
         return slots[var]
 
     # what a subclass fills in ------------------------------------------------------------------------------------------

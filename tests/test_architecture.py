@@ -23,7 +23,7 @@ LAYERS = {
     "passes": CORE,
     "program": {"errors"},                             # the record that codegen writes and runtime reads
     "codegen": CORE | {"passes", "program"},
-    "runtime": {"errors", "config", "program"},        # runs what was built: no graph, no compiler
+    "runtime": {"errors", "config", "ir", "program"},  # runs what was built; of ir only dims: no graph, no compiler
     "functions": CORE,                                 # what users build graphs with: only above ops
     "session": CORE | {"passes", "codegen", "program", "runtime", "functions"},
     "data": set(),                                     # of use without graphc
@@ -67,8 +67,8 @@ def imported(path: Path) -> list[tuple[int, str]]:
     found = []
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.ImportFrom) and node.module == "graphc":
-            found += [(node.lineno, a.name if (PACKAGE / a.name).exists() or (PACKAGE / f"{a.name}.py").exists() else "__init__")
-                      for a in node.names]
+            files = {p.stem for p in PACKAGE.iterdir()}
+            found += [(node.lineno, a.name if a.name in files else "__init__") for a in node.names]
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("graphc."):
             found.append((node.lineno, node.module.split(".")[1]))
         elif isinstance(node, ast.Import):
@@ -84,6 +84,14 @@ def test_imports_point_one_way():
         for line, name in imported(path):
             if layer_of(name) not in LAYERS[own] | {own}:
                 wrong.append(f"{path.relative_to(ROOT)}:{line}: {own} imports {layer_of(name)} ({name})")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_runtime_knows_no_graph():
+    wrong = [f"{path.relative_to(ROOT)}:{n.lineno}: {ast.unparse(n)}" for path in sources("graphc/runtime")
+             for n in ast.walk(tree(path))
+             if isinstance(n, ast.ImportFrom) and ((n.module or "").startswith("graphc.ir.") and n.module != "graphc.ir.dims"
+                                                   or n.module == "graphc.ir" and [a.name for a in n.names] != ["dims"])]
     assert not wrong, "\n".join(wrong)
 
 
@@ -134,7 +142,8 @@ def test_no_pass_and_no_code_generator_decides_by_an_op_name():
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("text", ['n.op.name == "tanh"', 'n.op.name in ("a",)', "T[n.op.name]", 'OPS["tanh"]', "T.get(n.op.name)"])
+@pytest.mark.parametrize("text", [
+    'n.op.name == "tanh"', 'n.op.name in ("a",)', "T[n.op.name]", 'OPS["tanh"]', "T.get(n.op.name)"])
 def test_the_search_for_op_names_finds(text):
     assert any(names_an_op(n) for n in ast.walk(ast.parse(text)))
 
@@ -174,7 +183,8 @@ def test_files_and_functions_are_short():
         if lines > MAX_LINES and name not in LONG_FILES:
             wrong.append(f"{name}: {lines} lines")
         wrong += [f"{name}:{n.lineno}: {n.name} has {n.end_lineno - n.lineno + 1} lines" for n in ast.walk(tree(path))
-                  if isinstance(n, ast.FunctionDef) and n.end_lineno - n.lineno >= MAX_FUNCTION and n.name not in LONG_FUNCTIONS]
+                  if isinstance(n, ast.FunctionDef) and n.end_lineno - n.lineno >= MAX_FUNCTION
+                  and n.name not in LONG_FUNCTIONS]
     assert not wrong, "\n".join(wrong)
     assert all((ROOT / name).exists() for name in LONG_FILES), "LONG_FILES names a file that is gone"
 

@@ -106,12 +106,12 @@ def test_named_batch():
         product((n, 2, m, 8), (n, 2, m, 8), terms=8)
 
 
-EINSUMS = [("ab,bc->ac", "ab,bc->ca"), ("abc,cd->abd", "abc,bd->acd"), ("abc,dca->db", "abc,dca->bd"), ("abc,abd->cd", "abc,bad->dc"),
-           ("abcd,cdef->abef", "abcd,dcef->feab"), ("abcd,ebfd->acef", "abc,bcd->da"), ("abcd,bd->ac", "bacd,acbe->de"),
-           ("ab,ab->ab", "ab,ab->"), ("a,b->ab", "abc,a->bc"), ("bmhd,bnhd->bhmn", "bhmn,bnhd->bmhd")]
+EINSUMS = ["ab,bc->ac", "ab,bc->ca", "abc,cd->abd", "abc,bd->acd", "abc,dca->db", "abc,dca->bd", "abc,abd->cd", "abc,bad->dc",
+           "abcd,cdef->abef", "abcd,dcef->feab", "abcd,ebfd->acef", "abc,bcd->da", "abcd,bd->ac", "bacd,acbe->de", "ab,ab->ab",
+           "ab,ab->", "a,b->ab", "abc,a->bc", "bmhd,bnhd->bhmn", "bhmn,bnhd->bmhd"]
 
 
-@pytest.mark.parametrize("text", [t for pair in EINSUMS for t in pair])
+@pytest.mark.parametrize("text", EINSUMS)
 def test_einsum(text):
     size = dict(zip("abcdefmnh", (3, 4, 5, 17, 6, 2, 9, 10, 2), strict=True))
     (a, b), out = text.split("->")[0].split(","), text.split("->")[1]
@@ -138,7 +138,8 @@ OPERANDS = {
     "computed, transposed": (lambda a, b: matmul_to(transpose_to(a * 2 - a, perm=(1, 0)), b), (12, 6), (12, 19)),
     "twice the same": (lambda a, b: matmul_to(a, a, transpose_b=True) + matmul_to(b, b, transpose_b=True), (17, 5), (17, 8)),
     "chain": (lambda a, b: matmul_to(matmul_to(a, b), b, transpose_b=True), (6, 12), (12, 19)),
-    "part of a product": (lambda a, b: strided_slice(matmul_to(a, b), begin=(1, 1), steps=(1, 2), sizes=(4, 9)), (6, 12), (12, 19)),
+    "part of a product": (lambda a, b: strided_slice(matmul_to(a, b), begin=(1, 1), steps=(1, 2), sizes=(4, 9)),
+                          (6, 12), (12, 19)),
     "transposed product": (lambda a, b: relu(transpose_to(matmul_to(a, b), perm=(1, 0))), (6, 12), (12, 19)),
     "reshaped product": (lambda a, b: relu(reshape_to(matmul_to(a, b), shape=(2, 3, 19))), (6, 12), (12, 19)),
     "k of two axes, not in order": (lambda a, b: contract(transpose_to(a, perm=(0, 2, 1)), b, a_labels="acb", b_labels="bcd",
@@ -162,7 +163,8 @@ EPILOGUES = {
     "bias, relu": lambda p, bias, column, other: relu(p + bias),
     "column": lambda p, bias, column, other: p * column,
     "residual": lambda p, bias, column, other: other + p,
-    "residual, transposed": lambda p, bias, column, other: p + transpose_to(transpose_to(other, perm=(1, 0)) * 1.5, perm=(1, 0)),
+    "residual, transposed": lambda p, bias, column, other: p + transpose_to(transpose_to(other, perm=(1, 0)) * 1.5,
+                                                                            perm=(1, 0)),
     "gelu": lambda p, bias, column, other: gelu(p + bias) + other,
     "twice": lambda p, bias, column, other: p * other + relu(p),
     "all": lambda p, bias, column, other: relu(p + bias) * 0.5 + other * column,

@@ -41,7 +41,8 @@ class Block:
 def blocks(page: str) -> list[Block]:
     found, last = [], -1
     for match in FENCE.finditer(page):
-        found.append(Block(match[1], match[2], match.start(2), match.end(2), last >= 0 and not page[last:match.start()].strip()))
+        follows = last >= 0 and not page[last:match.start()].strip()
+        found.append(Block(match[1], match[2], match.start(2), match.end(2), follows))
         last = match.end()
     return found
 

@@ -21,7 +21,7 @@ RNG = np.random.default_rng(7)
 NAN, INF = float("nan"), float("inf")
 
 
-@pytest.fixture(params=EVALUATORS, ids=lambda e: e.__name__)
+@pytest.fixture(params=[EVALUATORS[0], pytest.param(EVALUATORS[1], marks=pytest.mark.slow)], ids=lambda e: e.__name__)
 def evaluate(request):
     """A way to run a graph: (fetches, {input: array}) -> arrays."""
     return request.param

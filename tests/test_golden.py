@@ -35,7 +35,8 @@ def test_a_file_without_its_lower_part_names_the_command(tmp_path, golden):
     path.write_text("graph f(x: f32[]) {\n  return x\n}\n")
     file = golden(path)
     file.update = False
-    with pytest.raises(AssertionError, match="new.txt has no lower part `=== simplify`; to write it: python -m pytest --update-golden"):
+    message = "new.txt has no lower part `=== simplify`; to write it: python -m pytest --update-golden"
+    with pytest.raises(AssertionError, match=message):
         file.check("")
     file.update = True
     file.check("graph\n")

@@ -178,7 +178,9 @@ ROWS = [
 ]
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(("evaluate", "dtype"), [
+    (interpreted, "float64"), (interpreted, "float32"), (compiled, "float32"),
+    pytest.param(compiled, "float64", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_row(evaluate, row, dtype):
     value, found = value_and_gradients(evaluate, row.function, row.inputs, dtype)

@@ -26,7 +26,8 @@ N, M = dims.name("N"), dims.name("M")
 
 atoms = st.one_of(st.integers(-6, 6), st.sampled_from([N, M, dims.name("T")]))
 sizes = st.recursive(atoms, lambda inner: st.one_of(
-    st.tuples(st.sampled_from("+-*"), inner, inner), st.tuples(st.sampled_from(["//", "max", "min"]), inner, inner)), max_leaves=8)
+    st.tuples(st.sampled_from("+-*"), inner, inner),
+    st.tuples(st.sampled_from(["//", "max", "min"]), inner, inner)), max_leaves=8)
 
 
 def built(tree, leaf):
@@ -175,9 +176,12 @@ def test_a_large_constant_is_named_by_its_content():
 
 
 @pytest.mark.parametrize("value", [
-    3, -7, 2.5, -1e-9, float("inf"), -float("inf"), True, False, None, "text", 'with "quotes", \\ and\nlines', "",
-    (), (1,), (1, 2, 3), ((0, 1), (2.5, None)), ("a", True), F32, as_dtype("bool"), TensorType(F32, (N, 3)), TensorType(F32, ()),
-    N, 2 * N + 1, -N, dims.floordiv(N + 1, 2), (dims.floordiv(N + 1, 2), 2), dims.maximum(N - 1, 0), (N - 1, dims.minimum(N, M)),
+    3, -7, 2.5, -1e-9, float("inf"), -float("inf"), True, False, None,
+    "text", 'with "quotes", \\ and\nlines', "",
+    (), (1,), (1, 2, 3), ((0, 1), (2.5, None)), ("a", True),
+    F32, as_dtype("bool"), TensorType(F32, (N, 3)), TensorType(F32, ()),
+    N, 2 * N + 1, -N, dims.floordiv(N + 1, 2),
+    (dims.floordiv(N + 1, 2), 2), dims.maximum(N - 1, 0), (N - 1, dims.minimum(N, M)),
     Array(np.arange(3.0)), Array(np.array([[1.0], [np.nan]])),
 ])
 def test_every_kind_of_attribute_reads_back(value):
@@ -374,6 +378,9 @@ def test_a_long_chain_needs_no_recursion():
 def test_feeding_binds_named_dims():
     x, y = (input_node(n, t) for n, t in (("x", TensorType(F32, (N, 3))), ("y", TensorType(F32, (2 * N,)))))
     assert bind_dims([x, y], [(4, 3), (8,)]) == {"N": 4}
+    assert bind_dims([y, input_node("z", TensorType(F32, (N + M,)))], [(6,), (5,)]) == {"N": 3, "M": 2}  # no name alone
+    with pytest.raises(ShapeError, match="2\\*N = 6 != 7"):
+        bind_dims([y], [(7,)])
     with pytest.raises(ShapeError, match=r"the value of shape \(7,\) does not fit y of shape \(2\*N\)") as caught:
         bind_dims([x, y], [(4, 3), (7,)])
     assert "with  x: f32[N,3]" in str(caught.value)

@@ -48,7 +48,8 @@ def test_round_trip(trained):
     again = Program.from_bytes(program.to_bytes())
     for field in dataclasses.fields(Program):
         if field.name == "constants":
-            assert all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(program.constants, again.constants, strict=True))
+            for a, b in zip(program.constants, again.constants, strict=True):
+                assert np.array_equal(a, b) and a.dtype == b.dtype
         else:
             assert getattr(program, field.name) == getattr(again, field.name), field.name
     found, variables = execute(again, first, feeds)

@@ -14,14 +14,14 @@ from graphc.ir.interpreter import interpret
 from graphc.ir.node import input_node
 from graphc.ir.parser import parse
 from graphc.ir.printer import large_constants, print_graph
-from graphc.ir.types import TensorType, as_dtype, bool_, int64
+from graphc.ir.types import TensorType, as_dtype, int64
 from graphc.ops.assemble import concat_values, place
 from graphc.ops.compare import cast, less, select, sign
+from graphc.ops.contract import contract, matmul_to
 from graphc.ops.elementwise import absolute, clip, maximum, minimum, relu, square
 from graphc.ops.gather import gather_rows, scatter_sum
 from graphc.ops.index import iota
 from graphc.ops.movement import broadcast_to, reshape_to, strided_slice, transpose_to
-from graphc.ops.contract import contract, matmul_to
 from graphc.ops.reduce import argmax, argmin, reduce_max, reduce_min, reduce_sum
 from graphc.passes.manager import ValueCheck, Verifier, run_passes
 from graphc.passes.pipeline import PIPELINE
@@ -65,8 +65,8 @@ class Growth:
         return fitting[-1 - min(self.number(0, 3), len(fitting) - 1)] if fitting else None
 
     def step(self):
-        kind = self.pick(["unary", "binary", "binary", "reduce", "transpose", "reshape", "broadcast", "slice", "concat", "place",
-                          "matmul", "contract", "position", "gather", "scatter", "iota", "again"])
+        kind = self.pick(["unary", "binary", "binary", "reduce", "transpose", "reshape", "broadcast", "slice", "concat",
+                          "place", "matmul", "contract", "position", "gather", "scatter", "iota", "again"])
         x = self.node(lambda n: n.type.rank <= 3)
         made = getattr(self, kind)(x)
         if made is not None:

@@ -58,7 +58,8 @@ def values(dtype, rng) -> np.ndarray:
         hard = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 5e-324, 1e-45, 1.7e308, 3.4e38, -1.0, 1.0, 1e-310])
         with np.errstate(over="ignore"):
             hard = hard.astype(dtype.numpy)
-        return np.where(rng.random(SHAPE) < 0.6, rng.permutation(hard).reshape(SHAPE), rng.normal(size=SHAPE)).astype(dtype.numpy)
+        mixed = np.where(rng.random(SHAPE) < 0.6, rng.permutation(hard).reshape(SHAPE), rng.normal(size=SHAPE))
+        return mixed.astype(dtype.numpy)
     limits = np.iinfo(dtype.numpy)
     hard = np.array([limits.min, limits.max, 0, 1, limits.min + 1, limits.max - 1])
     return rng.choice(np.append(hard, rng.integers(limits.min, limits.max, 6)), SHAPE).astype(dtype.numpy)

@@ -50,7 +50,8 @@ def test_fetches_of_every_kind():
     done = tf.group(y)
     a, b, c = [1, 2], [2, 3], [5, 6]
     cases = [(y, b), ([y], [b]), ((x, y), (a, b)), ([y, x, y], [b, a, b]), ("y", b), ("y:0", b), (["y:0", x], [b, a]),
-             (done, None), ([done, y], [None, b]), (v, c), (v.op, c), ({"k": y, 3: v}, {"k": b, 3: c}), (Pair(x, y), Pair(a, b)),
+             (done, None), ([done, y], [None, b]), (v, c), (v.op, c), ({"k": y, 3: v}, {"k": b, 3: c}),
+             (Pair(x, y), Pair(a, b)),
              (Pair(x, [y]), Pair(a, [b])), ((x, [y]), (a, [b])), ([(x, y)], [(a, b)]), ([Pair(x, y)], [Pair(a, b)]),
              ([], []), ((), ()), ({}, {}), ([[], {}], [[], {}]), ({"k": [Pair((x,), {"l": done}), "v"]},
                                                                   {"k": [Pair((a,), {"l": None}), c]}),
@@ -156,7 +157,8 @@ def test_results_are_the_callers_own():
     with tf.Session() as session:
         session.run(v.initializer)
         fetches = [x, y, view, y, v, v.read_value(), constant, x, tf.reshape(v, [2, 2]), v.assign_add(constant)]
-        for use in (lambda: session.run(fetches, {x: fed}), lambda f=session.make_callable(fetches, [x]): f(fed)):
+        call = session.make_callable(fetches, [x])
+        for use in (lambda: session.run(fetches, {x: fed}), lambda: call(fed)):
             found = use()
             for k, a in enumerate(found):
                 assert a.flags.writeable and a.flags.c_contiguous

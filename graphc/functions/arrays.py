@@ -137,8 +137,6 @@ def linspace(start, stop, num, name="linspace") -> Node:
     return as_node(np.linspace(start, stop, count), dtype, "linspace", name)
 
 
-lin_space = linspace
-
 # shapes ----------------------------------------------------------------------------------------------
 
 
@@ -264,8 +262,6 @@ def reverse(tensor, axis, name=None) -> Node:
     return movement.strided_slice(x, begin=begin, steps=steps, sizes=tuple(x.type.shape), name=name)
 
 
-reverse_v2 = reverse
-
 # parts and wholes ------------------------------------------------------------------------------------
 
 
@@ -321,7 +317,7 @@ def unstack(value, num=None, axis=0, name="unstack") -> list[Node]:
     return [getitem(x, (*[builtins.slice(None)] * at, k), name) for k in builtins.range(count)]
 
 
-pack, unpack = stack, unstack
+lin_space, reverse_v2, pack, unpack = linspace, reverse, stack, unstack  # older names
 
 
 def split(value, num_or_size_splits=None, axis=0, num=None, name="split", split_dim=None) -> list[Node]:

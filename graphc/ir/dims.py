@@ -217,7 +217,7 @@ def maximum(a: Size, b: Size) -> Size:
     if isinstance(a, int) and isinstance(b, int):
         return max(a, b)
     sign = _sign(a - b)
-    return {1: a, -1: b}.get(sign) if sign else _atom("max", a, b)
+    return _atom("max", a, b) if sign is None else a if sign == 1 else b
 
 
 def minimum(a: Size, b: Size) -> Size:
@@ -225,7 +225,7 @@ def minimum(a: Size, b: Size) -> Size:
     if isinstance(a, int) and isinstance(b, int):
         return min(a, b)
     sign = _sign(a - b)
-    return {1: b, -1: a}.get(sign) if sign else _atom("min", a, b)
+    return _atom("min", a, b) if sign is None else b if sign == 1 else a
 
 
 def product(dims) -> Size:
@@ -277,6 +277,18 @@ def names(value: Size) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
+def solve(value: Size, size: int) -> tuple[str, int] | None:
+    """(M, its size) when `value` is `c*M+d` and nothing else: the M that makes it `size`, or the next below."""
+    terms = dict(_terms(value))
+    rest = terms.pop((), 0)
+    if len(terms) != 1:
+        return None
+    (monomial, factor), = terms.items()
+    if len(monomial) != 1 or not isinstance(monomial[0], str):
+        return None
+    return monomial[0], max((size - rest) // factor, 0)
+
+
 def is_name(value: Size) -> bool:
     """Whether `value` is a name alone."""
     return isinstance(value, Dim) and str(value).isidentifier()
@@ -303,6 +315,6 @@ def _from_ast(node) -> Size:
         return -_from_ast(node.operand)
     if isinstance(node, ast.BinOp):
         return _OPERATORS[type(node.op)](_from_ast(node.left), _from_ast(node.right))
-    if isinstance(node, ast.Call):
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         return _CALLS[node.func.id](*(_from_ast(a) for a in node.args))
     raise TypeError(f"a dim has no {type(node).__name__}")

@@ -67,7 +67,8 @@ def _concrete(value, env):
 def bind_dims(inputs: Sequence[Node], shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
     """Sizes of the named dims from the inputs' shapes.
 
-    A dim that is a name binds it; other dims are checked once all names are bound. Raises ShapeError naming the inputs.
+    A dim that is a name binds it, then `2*M+1` binds M where nothing else does. All dims are checked once all names are
+    bound. Raises ShapeError naming the inputs.
     """
     env: dict[str, int] = {}
     source: dict[str, Node] = {}
@@ -78,6 +79,11 @@ def bind_dims(inputs: Sequence[Node], shapes: Sequence[tuple[int, ...]]) -> dict
             if dims.is_name(dim) and str(dim) not in env:
                 env[str(dim)] = size
                 source[str(dim)] = node
+    for node, shape in zip(inputs, shapes, strict=True):
+        for dim, size in zip(node.type.shape, shape, strict=True):
+            if (found := dims.solve(dims.substitute(dim, env), size)) is not None:
+                env[found[0]] = found[1]
+                source[found[0]] = node
     for node, shape in zip(inputs, shapes, strict=True):
         for dim, size in zip(node.type.shape, shape, strict=True):
             if dims.substitute(dim, env) != size:

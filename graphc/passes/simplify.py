@@ -1,6 +1,8 @@
 """Algebra that makes graphs smaller: rewrite rules, views of views, constant folding, merging of equal nodes."""
 from __future__ import annotations
 
+import numpy as np
+
 from graphc.ir.graph import Graph, rebuild
 from graphc.ir.interpreter import evaluate
 from graphc.ir.node import CONSTANT, Node, make
@@ -33,7 +35,8 @@ def fold(graph: Graph) -> Graph:
             return make(node.op, inputs[0].inputs, node.attrs, name=node.name, location=node.location)
         if not _can_fold(node, inputs):
             return None
-        value = evaluate(node, [i.attrs["value"].value for i in inputs])
+        with np.errstate(all="ignore"):
+            value = evaluate(node, [i.attrs["value"].value for i in inputs])
         return Node(CONSTANT, (), {"value": Array(value)}, node.type, name=node.name, location=node.location)
     return rebuild(graph, replace)
 
@@ -43,7 +46,7 @@ def _can_fold(node: Node, inputs) -> bool:
         return False
     if any(i.op.kind is not Kind.CONSTANT for i in inputs) or node.op.kind is Kind.ELEMENTWISE and node.op.rule.fails:
         return False
-    if node.op.kind is Kind.GATHER:
+    if node.op.kind in (Kind.GATHER, Kind.SCATTER):
         return False  # it may fail, and then says so when it runs
     if node.op.kind is Kind.MOVE and node.type.elements > 1:
         return False  # a broadcast or moved constant costs nothing in a kernel's loads
@@ -63,7 +66,8 @@ def merge_equal(graph: Graph) -> Graph:
     def replace(node, inputs, control):
         if node.op.kind not in MERGED:
             return None
-        key = (node.op.name, inputs, tuple(sorted(node.attrs.items(), key=lambda item: item[0])))
+        # the text tells 0.0 from -0.0 and from 0, which are equal
+        key = (node.op, inputs, tuple((k, v, str(v) if isinstance(v, float) else "") for k, v in node.attrs.items()))
         if key not in known:
             known[key] = node if inputs == node.inputs else make(node.op, inputs, node.attrs, name=node.name,
                                                                 location=node.location)
