@@ -6,6 +6,7 @@ Importing graphc imports neither Numba nor llvmlite; they come with the first ru
 """
 # ruff: noqa: F401, I001  (this file only hands names on; one name a line would make it a page of its own)
 from graphc import data, errors, initializers, losses, nn, train
+from graphc.compiler import num_threads, set_num_threads
 from graphc.config import options
 from graphc.control import (
     GraphKeys,

@@ -19,7 +19,8 @@ def _number(name: str) -> int:
 
 @dataclass
 class Options:
-    """Settings read once from the environment; assign to them to change them later.
+    """Settings read once from the environment; assign to them to change them later. (The number of threads is set by
+    GRAPHC_NUM_THREADS and graphc.set_num_threads.)
 
     debug    GRAPHC_DEBUG   1 a line per compile and pass, 2 first and last IR, 3 IR after each pass, 4 kernel sources
     dump     GRAPHC_DUMP    folder that gets one folder per compile, with the IR after each pass and kernel sources
@@ -27,7 +28,6 @@ class Options:
     device   GRAPHC_DEVICE  "cpu" compiles, "numpy" interprets
     skip     GRAPHC_SKIP    names of passes to leave out
     explain  GRAPHC_EXPLAIN any of "fuse", "memory": why a decision was made
-    threads  GRAPHC_NUM_THREADS  0: as many as the machine lends to this process
     """
 
     debug: int = field(default_factory=lambda: _number("GRAPHC_DEBUG"))
@@ -36,7 +36,6 @@ class Options:
     device: str = field(default_factory=lambda: os.environ.get("GRAPHC_DEVICE", "cpu"))
     skip: tuple[str, ...] = field(default_factory=lambda: _words("GRAPHC_SKIP"))
     explain: tuple[str, ...] = field(default_factory=lambda: _words("GRAPHC_EXPLAIN"))
-    threads: int = field(default_factory=lambda: _number("GRAPHC_NUM_THREADS"))
 
 
 options = Options()
