@@ -236,7 +236,7 @@ def check(graph):
 COMMON = {"deadline": None, "derandomize": True, "database": None, "suppress_health_check": list(HealthCheck)}
 
 
-@settings(max_examples=60, **COMMON)
+@settings(max_examples=150, **COMMON)
 @given(graphs())
 def test_random_graphs(graph):
     check(graph)

@@ -176,7 +176,7 @@ class _Placer:
                 elif None in placement or None in known:
                     merged = self.merge(other, known, placement)
                     if merged != known:
-                        self.placement[other] = merged
+                        self.place(other, merged)
                         waiting.append(other)
                 elif known != placement:
                     raise NotARegion(f"{other.label} would be needed at two places of the loop nest")
