@@ -80,7 +80,7 @@ def test_named_slices_are_exact_at_all_sizes():
             np.testing.assert_array_equal(interpret(graph, [np.arange(n * 1.0)])[0], np.arange(n * 1.0)[key])
     text = [str(traced(lambda x, k=k: x[k], [np.zeros(3)], True).outputs[0].shape[0])
             for k in (slice(1, None), slice(None, None, 2))]
-    assert text == ["max(N-1,0)", "(N+1)//(2)"]
+    assert text == ["max(N-1,0)", "(N+1)//2"]
 
 
 def test_index_of_a_named_size_is_checked_on_entry():

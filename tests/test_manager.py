@@ -208,7 +208,7 @@ def test_options_come_from_the_environment(monkeypatch):
                         "EXPLAIN": "fuse", "NUM_THREADS": "1"}.items():
         monkeypatch.setenv(f"GRAPHC_{name}", value)
     read = Options()
-    assert (read.debug, read.dump, read.check, read.device, read.threads) == (3, "there", 2, "numpy", 1)
+    assert (read.debug, read.dump, read.check, read.device) == (3, "there", 2, "numpy")
     assert read.skip == ("fuse", "simplify")
     assert read.explain == ("fuse",)
     monkeypatch.setenv("GRAPHC_DEBUG", "much")
