@@ -130,6 +130,7 @@ class ContractLowering:
         kernel = ContractKernel(self.name, parameters.buffer_names, parameters.size_names, dtype.short,
                                 tuple((f"b{i}", parameters.size(sizes[x], keep=())) for i, x in enumerate(batch)),
                                 m_size, n_size, k_size, a, b, rows, vectors, pack, tuple(epilogue), item_bytes([], []),
+                                rows_first=not pack and is_tall(count["m"], rows, count["n"], vectors * lanes),
                                 may_fail=bool(parameters.failures))
         kernel = _with_parameters(kernel, parameters, 8 if dtype.size == 8 else 4)
         work = 2 * dims.product(sizes[x] for x in batch) * count["m"] * count["n"] * count["k"]
@@ -159,6 +160,11 @@ class ContractLowering:
 
 def _with_parameters(kernel: ContractKernel, parameters: Parameters, width: int) -> ContractKernel:
     return replace(kernel, buffers=parameters.buffer_names, sizes=parameters.size_names, item_bytes=width)
+
+
+def is_tall(m: Size, rows: int, n: Size, width: int) -> bool:
+    """Whether a result has more rows of tiles than columns of them."""
+    return isinstance(m, int) and isinstance(n, int) and -(-m // rows) > -(-n // width)
 
 
 def choose_tile(m: Size, n: Size, lanes: int, registers: int) -> tuple[int, int]:

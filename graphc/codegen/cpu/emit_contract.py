@@ -21,13 +21,16 @@ def emit_contract(kernel: ContractKernel, lanes: int) -> KernelSource:
     if kernel.pack:
         s.line(f"panel = {kernel.pack} + thread * {kernel.k} * {width * item}")
         s.line("packed = -1")
-    axes = [*kernel.batch, ("panel_number", "panels"), ("tile_number", "tiles")]
+    inner = [("tile_number", "tiles"), ("panel_number", "panels")]
+    if kernel.rows_first:
+        inner.reverse()
+    axes = [*kernel.batch, *reversed(inner)]
     s.line(f"rows = {' * '.join(str(size) for _, size in axes)}")
     s.open("for row in range(rows * thread // threads, rows * (thread + 1) // threads):")
-    s.line("tile_number, rest = row % tiles, row // tiles")
+    s.line(f"{inner[0][0]}, rest = row % {inner[0][1]}, row // {inner[0][1]}")
     if kernel.pack:
         s.line("wanted = rest")
-    s.line("panel_number, rest = rest % panels, rest // panels")
+    s.line(f"{inner[1][0]}, rest = rest % {inner[1][1]}, rest // {inner[1][1]}")
     for axis, size in reversed(kernel.batch[1:]):
         s.line(f"{axis}, rest = rest % {size}, rest // {size}")
     if kernel.batch:
