@@ -5,6 +5,7 @@ stops at Numba's LLVM module, which gets a plain C entry, is optimised once, and
 """
 from __future__ import annotations
 
+import functools
 import hashlib
 import linecache
 
@@ -55,10 +56,33 @@ def _front_end(function) -> tuple[str, str]:
         typing, target = cpu_target.typing_context, cpu_target.target_context
         typing.refresh()
         target.refresh()
-        compiled = compiler.compile_extra(typing, target, function, (types.intp, types.intp, types.intp), types.void, flags, {})
-        return str(compiled.library._final_module), compiled.fndesc.mangled_name
+        texts: list[str] = []
+        library = target.codegen().create_library("graphc kernel")
+        library.add_ir_module = lambda module: texts.append(str(module))  # else it would be parsed and optimised here
+        compiled = compiler.compile_extra(typing, target, function, (types.intp, types.intp, types.intp), types.void, flags, {},
+                                          library=library, pipeline_class=_pipeline())
+        return texts[-1], compiled.fndesc.mangled_name
 
 
+@functools.cache
+def _pipeline():
+    """Numba's compiler with the passes that a skeleton needs: bytecode to IR, types, LLVM. The others serve closures,
+    inlining, literals and array expressions, of which a kernel has none, and take half of the time.
+    """
+    from numba.core import compiler, compiler_machinery, typed_passes, untyped_passes
+
+    class KernelCompiler(compiler.CompilerBase):
+        """A short pipeline."""
+
+        def define_pipelines(self):
+            manager = compiler_machinery.PassManager("graphc kernel")
+            for step in (untyped_passes.TranslateByteCode, untyped_passes.FixupArgs, untyped_passes.IRProcessing,
+                         typed_passes.NopythonTypeInference, typed_passes.IRLegalization, typed_passes.NativeLowering,
+                         typed_passes.NoPythonBackend):
+                manager.add_pass(step, step.__doc__ or step.__name__)
+            manager.finalize()
+            return [manager]
+    return KernelCompiler
 
 
 def _with_entry(text: str, inner: str, symbol: str) -> llvm.ModuleRef:
