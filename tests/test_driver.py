@@ -316,7 +316,7 @@ def test_every_thread_takes_part(kernels, team):
     assert seen.tolist() == [2, 2, 0, 0]
 
 
-@pytest.mark.parametrize("team_size, programs, patience", [(1, 300, None), (2, 1500, None), (3, 500, None),
+@pytest.mark.parametrize(("team_size", "programs", "patience"), [(1, 300, None), (2, 1500, None), (3, 500, None),
                                                            (4, 300, None), (3, 150, (0, 0)), (2, 300, (0, 3))])
 def test_barriers(kernels, team, team_size, programs, patience):
     team(team_size)

@@ -243,7 +243,7 @@ def test_random_graphs(graph):
 
 
 @pytest.mark.slow
-@settings(max_examples=1500, **COMMON)
+@settings(max_examples=500, **COMMON)
 @given(graphs())
 def test_many_random_graphs(graph):
     check(graph)

@@ -169,7 +169,8 @@ class ContractKernel:
     The axes of epilogue statements are the batch axes' names, "m" and "n". A tile of `rows` x `vectors` registers is
     computed at a time. pack: the buffer that B's panels are copied to first, in the order in which the tile reads them.
     rows_first: work is handed out by rows of tiles, not by columns: what a thread writes then lies together, as the sweeps
-    over the result that follow hand it out. Sums run over k in blocks of `block`, each in order, so that results depend on shapes alone.
+    over the result that follow hand it out. Sums run over k in blocks of fixed size, each in order, so that results depend
+    on shapes alone.
     """
 
     name: str = field(compare=False)

@@ -153,7 +153,8 @@ _WORD = re.compile(r"[A-Za-z_]\w*")
 
 
 def make_body(name: str, statements: Sequence[Statement], vector: str, integers: Sequence[str], vectors: Sequence[str],
-              results: Sequence[tuple[str, str]], first: Sequence[str] = (), last: Sequence[str] = (), masked: bool = True) -> Body:
+              results: Sequence[tuple[str, str]], first: Sequence[str] = (), last: Sequence[str] = (),
+              masked: bool = True) -> Body:
     """The traced function of a section.
 
     integers: names of scalars that may be needed; vectors: names of incoming values that may be. `first` and `last` are
