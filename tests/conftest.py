@@ -3,12 +3,22 @@ from pathlib import Path
 
 import pytest
 
+import graphc as tf
+
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = "python -m pytest --update-golden"
 
 
 def pytest_addoption(parser):
     parser.addoption("--update-golden", action="store_true", help="rewrite the lower parts of tests/golden/*/*.txt")
+
+
+@pytest.fixture(autouse=True)
+def _no_session_is_left():
+    """A test (a page of the docs, too) may leave an InteractiveSession open; the next one starts without."""
+    yield
+    while isinstance(session := tf.get_default_session(), tf.InteractiveSession):
+        session.close()
 
 
 class Golden:

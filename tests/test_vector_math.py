@@ -163,7 +163,8 @@ def worst(errors, arrays, found):
 
 def inside_domain(name, arrays):
     """Which points mpmath can do: finite, real, and in reach."""
-    x = arrays[0].astype("f8")
+    with np.errstate(invalid="ignore"):
+        x = arrays[0].astype("f8")
     keep = np.all([np.isfinite(a) for a in arrays], axis=0) & (x != 0)
     keep &= {"log": x > 0, "log2": x > 0, "log10": x > 0, "rsqrt": x > 0, "log1p": x > -1, "acosh": x >= 1,
              "asin": abs(x) <= 1, "acos": abs(x) <= 1, "atanh": abs(x) < 1, "pow": x > 0}.get(name, True)
@@ -248,7 +249,7 @@ def test_every_function_is_tested():
     assert set(FUNCTIONS) == set(REFERENCES)
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", [n for n in FUNCTIONS if n != "pow"])  # pow multiplies integers
 def test_integers_are_refused(name):
     with pytest.raises(TypeError, match="not defined for i32"):
         elementwise(f"{name}({', '.join('ab'[:inputs_of(name)])})", ["i32"] * inputs_of(name), "i32")
