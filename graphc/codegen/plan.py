@@ -31,7 +31,7 @@ class Plan:
     slots      sizes of the arena's parts; a buffer in the arena has a slot.
     slot_of    buffer -> number of its slot.
     feeds, variables, constants, outputs: buffers that live elsewhere. An output buffer is a fresh array for each run.
-    written    variable input -> the buffer that holds its new value: the variable's own when it is updated in place.
+    aliases    buffers of new values that are computed straight into their variables' memory -> the variables' buffers.
     """
 
     records: list[Record]
@@ -41,15 +41,7 @@ class Plan:
     variables: list[Buffer]
     constants: list[Buffer]
     outputs: list[Buffer]
-    in_place: int = 0
     aliases: dict[Buffer, Buffer] = field(default_factory=dict)
-
-    def memory(self) -> Size:
-        """Bytes of the arena, as an expression of the named dims (without what each thread adds)."""
-        total: Size = 0
-        for size in self.slots:
-            total = total + size
-        return total
 
 
 class Planner:
@@ -71,20 +63,18 @@ class Planner:
         writes = self.writes()
         commits: list[Call] = []
         order = self.schedule(self.late_calls(writes))
-        in_place = 0
         for variable, source, value in writes:
             target = self.buffer[variable]
             if source is target:
                 continue
             if self.can_update_in_place(order, target, source, outputs):
                 self.alias[source] = target
-                in_place += 1
             else:
                 commits.append(self.copy(value, source, target))
         order += commits
         slots, slot_of = self.arena(order, set(outputs))
         records = self.with_barriers(order, slot_of)
-        return Plan(records, slots, slot_of, self.feeds, self.variables, self.constants, outputs, in_place, dict(self.alias))
+        return Plan(records, slots, slot_of, self.feeds, self.variables, self.constants, outputs, dict(self.alias))
 
     # outputs and writes ------------------------------------------------------------------------------------------------
 

@@ -352,8 +352,3 @@ def _tokens(text: str, lines):
             line, start = line + 1, match.end()
         position = match.end()
     yield "end", "", line, position - start + 1
-
-
-def is_pure(graph: Graph) -> bool:
-    """Whether a graph reads and writes no variable other than by its final writes."""
-    return all(n.op.kind is not Kind.EFFECT or n in graph.outputs for n in graph.nodes())

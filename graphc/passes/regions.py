@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from graphc.ir import dims
 from graphc.ir.dims import Size
 from graphc.ir.node import Node
 from graphc.ir.op import IndexMap, Kind
@@ -367,8 +366,3 @@ def _ready(region: Region, node: Node) -> int:
     while node.op.kind in MOVEMENT and node not in region.loads:
         node = node.inputs[0]
     return region.phase.get(node, 0)
-
-
-def domain_elements(region: Region) -> Size:
-    """The number of points of the domain."""
-    return dims.product(region.sizes)

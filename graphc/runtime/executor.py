@@ -57,16 +57,10 @@ class Executable:
         self.arena = aligned((0,), np.dtype(np.uint8))
         self.counter = np.zeros(1, np.int64) if counter is None else counter
         self.error = np.zeros(4, np.int64)
-        self.dtypes = [np.dtype(f.dtype) for f in program.feeds]
         self.constant_addresses = [c.ctypes.data for c in self.constants]
         self.variable_addresses = [v.ctypes.data for v in self.variables]
         self.dense = [r.dense for r in program.records]
         self.template = Template(program, self.addresses, self.layout, self.error.ctypes.data, self.counter.ctypes.data)
-
-    @property
-    def run_number(self) -> int:
-        """The number of runs so far; random ops count with it."""
-        return int(self.counter[0])
 
     def instance(self, arrays: Sequence[np.ndarray]) -> Instance:
         """The instance for the sizes of these feeds. Raises ShapeError or FeedError."""
