@@ -27,6 +27,11 @@ class Kind(enum.Enum):
     GATHER = "gather"            # Gather: elements picked by an index tensor
     SCATTER = "scatter"          # Scatter: rows added into a zero result at the places an index tensor says
     CONTRACT = "contract"        # Contract: a sum of products, as an einsum of two operands
+    ROUTINE = "routine"          # Routine: rows computed by scalar code of their own, such as a sort
+    HOST = "host"                # no kernel: the NumPy rule itself is called, between two native segments
+    COND = "cond"                # one of two graphs, chosen by a bool
+    WHILE = "while"              # a graph that runs on its own results as long as another one says so
+    SCAN = "scan"                # a graph that runs once for each row of its sequences
     EFFECT = "effect"            # Effect: reads or writes a variable
     STRUCTURE = "structure"      # result, group, no_op: no arithmetic
     GRAD = "grad"                # a symbolic gradient, replaced by `differentiate`
