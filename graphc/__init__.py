@@ -42,7 +42,7 @@ from graphc.functions.math import (
     div_no_nan, divide, equal, erf, erfc, exp, expm1, floor, floordiv, floormod, global_norm, greater,
     greater_equal, identity, invert, is_finite, is_inf, is_nan, left_shift, less, less_equal, log, log1p,
     log_sigmoid, logical_and, logical_not, logical_or, logical_xor, maximum, minimum, mod, multiply, negative,
-    not_equal, pow, realdiv, reciprocal, right_shift, rint, round, rsqrt, saturate_cast, sigmoid, sign, sin,
+    not_equal, pow, realdiv, reciprocal, right_shift, rint, round, rsqrt, safe_where, saturate_cast, sigmoid, sign, sin,
     sinh, sqrt, square, squared_difference, stop_gradient, subtract, tan, tanh, to_double, to_float, to_int32,
     to_int64, truediv, trunc, truncatediv, where, where_v2, xdivy, xlogy,
 )

@@ -1,22 +1,44 @@
 """`graphc.nn`: activations, cross entropies and small layers' arithmetic, as TensorFlow 1 spells them."""
 from __future__ import annotations
 
-from graphc.errors import ArgumentError, DTypeError, ShapeError, report
+import math
+
+from graphc.errors import ArgumentError, ShapeError, report
 from graphc.functions import math as functions
+from graphc.functions.attention import masked_softmax, multi_head_attention, scaled_dot_product_attention
 from graphc.functions.math import log_sigmoid, sigmoid, tanh
+from graphc.functions.normalization import (
+    batch_norm,
+    batch_norm_with_global_normalization,
+    batch_normalization,
+    fused_batch_norm,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    local_response_normalization,
+    lrn,
+    moments,
+    normalize_moments,
+    sufficient_statistics,
+    weighted_moments,
+)
+from graphc.functions.random import dropout
 from graphc.ir.node import Node, as_node, is_tensor
-from graphc.ir.types import as_shape, float32
+from graphc.ir.types import float32
 from graphc.ops import compare, composite, elementwise, transcendental
 from graphc.ops.contract import matmul_to
 from graphc.ops.movement import reshape_to
 from graphc.ops.reduce import reduce_sum
 
 __all__ = [
-    "batch_normalization", "bias_add", "crelu", "dropout", "elu", "gelu", "hard_sigmoid", "in_top_k", "l2_loss",
-    "l2_normalize", "leaky_relu", "log_sigmoid", "log_softmax", "moments", "relu", "relu6", "selu", "sigmoid",
-    "sigmoid_cross_entropy_with_logits", "silu", "softmax", "softmax_cross_entropy_with_logits",
-    "softmax_cross_entropy_with_logits_v2", "softplus", "softsign", "sparse_softmax_cross_entropy_with_logits", "swish",
-    "tanh", "weighted_cross_entropy_with_logits", "xw_plus_b", "zero_fraction",
+    "batch_norm", "batch_norm_with_global_normalization", "batch_normalization", "bias_add", "crelu", "dropout", "elu",
+    "fused_batch_norm", "gelu", "group_norm", "hard_sigmoid", "in_top_k", "instance_norm", "l2_loss", "l2_normalize",
+    "layer_norm", "leaky_relu", "local_response_normalization", "log_poisson_loss", "log_sigmoid", "log_softmax", "lrn",
+    "masked_softmax", "moments", "multi_head_attention", "normalize_moments", "relu", "relu6",
+    "scaled_dot_product_attention", "selu", "sigmoid", "sigmoid_cross_entropy_with_logits", "silu", "softmax",
+    "softmax_cross_entropy_with_logits", "softmax_cross_entropy_with_logits_v2", "softplus", "softsign",
+    "sparse_softmax_cross_entropy_with_logits", "sufficient_statistics", "swish", "tanh",
+    "weighted_cross_entropy_with_logits", "weighted_moments", "xw_plus_b", "zero_fraction",
 ]
 
 # activations -----------------------------------------------------------------------------------------
@@ -137,6 +159,23 @@ def weighted_cross_entropy_with_logits(labels=None, logits=None, pos_weight=None
     return elementwise.add((1 - labels) * logits, weight * transcendental.softplus(-logits), name=name)
 
 
+def log_poisson_loss(targets, log_input, compute_full_loss=False, name=None) -> Node:
+    """exp(log_input) - targets * log_input of each element: the Poisson likelihood's loss, up to a constant.
+
+    compute_full_loss  adds Stirling's approximation of log(targets!), where targets are above 1.
+    """
+    log_input = as_node(log_input)
+    targets = as_node(targets, log_input.dtype, "log_poisson_loss")
+    composite.require_floats("log_poisson_loss", targets=targets, log_input=log_input)
+    composite.require_same_shape("log_poisson_loss", targets=targets, log_input=log_input)
+    loss = transcendental.exp(log_input) - targets * log_input
+    if not compute_full_loss:
+        return elementwise.identity(loss, name=name)
+    inside = compare.where(targets > 1, targets, 1)
+    rest = inside * transcendental.log(inside) - inside + 0.5 * transcendental.log(2 * math.pi * inside)
+    return elementwise.add(loss, compare.where(targets > 1, rest, 0), name=name)
+
+
 def softmax_cross_entropy_with_logits_v2(_sentinel=None, labels=None, logits=None, axis=None, name=None,
                                          dim=None) -> Node:
     """-sum(labels * log(softmax(logits))) along `axis` (default: the last), which vanishes. Differentiable by both."""
@@ -209,58 +248,6 @@ def l2_normalize(x, axis=None, epsilon=1e-12, name=None, dim=None) -> Node:
     axes = composite.axes_of(x, dim if axis is None else axis, "l2_normalize")
     total = composite.keep(reduce_sum(elementwise.square(x), axes=axes), x.type.shape, axes)
     return elementwise.multiply(x, elementwise.rsqrt(elementwise.maximum(total, epsilon)), name=name)
-
-
-def moments(x, axes, shift=None, name=None, keep_dims=None, keepdims=None) -> tuple[Node, Node]:
-    """(mean, variance) of x over `axes`; with `keepdims` they keep size 1. `shift` is ignored, as in TensorFlow."""
-    x = as_node(x)
-    found = composite.axes_of(x, axes, "moments")
-    mean, variance = composite.moments(x, found)
-    if keepdims or keep_dims:
-        return composite.keep(mean, x.type.shape, found), composite.keep(variance, x.type.shape, found)
-    return mean, variance
-
-
-def batch_normalization(x, mean, variance, offset, scale, variance_epsilon, name=None) -> Node:
-    """(x - mean) / sqrt(variance + variance_epsilon) * scale + offset; offset and scale may be None."""
-    x = as_node(x)
-    factor = elementwise.rsqrt(as_node(variance, x.dtype) + variance_epsilon)
-    if scale is not None:
-        factor = factor * scale
-    centred = x - mean
-    if offset is None:
-        return elementwise.multiply(centred, factor, name=name)
-    return elementwise.add(centred * factor, offset, name=name)
-
-
-def dropout(x, keep_prob=None, noise_shape=None, seed=None, name=None, rate=None) -> Node:
-    """x with each element 0 with probability `rate` = 1 - `keep_prob`, and the others divided by `keep_prob`.
-
-    keep_prob, rate  one of the two: a number in (0, 1] or [0, 1), or a tensor of rank 0.
-    noise_shape      a shape that broadcasts to x's: elements that share a number are dropped together.
-    Raises ArgumentError for a number out of range, and for none or both of the two.
-    """
-    x = as_node(x)
-    if not x.dtype.is_floating:
-        raise report(DTypeError, "dropout: it takes floats", [("x", x.describe())], f"{x.dtype.name} is not accepted")
-    if (keep_prob is None) == (rate is None):
-        raise report(ArgumentError, "dropout: give one of keep_prob and rate")
-    kept = keep_prob if rate is None else 1 - rate
-    if not is_tensor(kept):
-        if not 0 < kept <= 1:
-            given = f"keep_prob = {keep_prob}" if rate is None else f"rate = {rate}"
-            raise report(ArgumentError, f"dropout: {given} is out of range",
-                         rule="keep_prob is in (0, 1], rate = 1 - keep_prob in [0, 1)")
-        if kept == 1:
-            return elementwise.identity(x, name=name)
-    from graphc.functions.random import random_uniform
-    shape = x.type.shape if noise_shape is None else [
-        size if d is None else d for d, size in zip(noise_shape, x.type.shape, strict=True)]
-    if noise_shape is not None:
-        shape = as_shape(shape)
-    kept = as_node(kept, x.dtype)
-    keeps = random_uniform(shape, dtype=x.dtype, seed=seed) < kept
-    return compare.where(keeps, x / kept, 0, name=name)
 
 
 # measures --------------------------------------------------------------------------------------------

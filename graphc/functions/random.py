@@ -20,8 +20,8 @@ from graphc.errors import ArgumentError, DTypeError, report
 from graphc.functions.sizes import full_shape
 from graphc.ir.container import Graph, get_default_graph
 from graphc.ir.node import Node, as_node, is_tensor
-from graphc.ir.types import as_dtype, float32
-from graphc.ops import elementwise, random
+from graphc.ir.types import as_dtype, as_shape, float32
+from graphc.ops import compare, elementwise, random
 
 DEFAULT_SEED = 87654321  # TensorFlow's, for a graph without a seed in which an op has one
 
@@ -103,3 +103,35 @@ def _shifted(unit: Node, scale, offset, name) -> Node:
     last = name if _is(offset, 0) else None
     scaled = unit if _is(scale, 1) else elementwise.multiply(unit, as_node(scale, unit.dtype), name=last)
     return scaled if _is(offset, 0) else elementwise.add(scaled, as_node(offset, unit.dtype), name=name)
+
+
+# dropout --------------------------------------------------------------------------------------------
+
+
+def dropout(x, keep_prob=None, noise_shape=None, seed=None, name=None, rate=None) -> Node:
+    """x with each element 0 with probability `rate` = 1 - `keep_prob`, and the others divided by `keep_prob`.
+
+    keep_prob, rate  one of the two: a number in (0, 1] or [0, 1), or a tensor of rank 0.
+    noise_shape      a shape that broadcasts to x's: elements that share a number are dropped together.
+    Raises ArgumentError for a number out of range, and for none or both of the two.
+    """
+    x = as_node(x)
+    if not x.dtype.is_floating:
+        raise report(DTypeError, "dropout: it takes floats", [("x", x.describe())], f"{x.dtype.name} is not accepted")
+    if (keep_prob is None) == (rate is None):
+        raise report(ArgumentError, "dropout: give one of keep_prob and rate")
+    kept = keep_prob if rate is None else 1 - rate
+    if not is_tensor(kept):
+        if not 0 < kept <= 1:
+            given = f"keep_prob = {keep_prob}" if rate is None else f"rate = {rate}"
+            raise report(ArgumentError, f"dropout: {given} is out of range",
+                         rule="keep_prob is in (0, 1], rate = 1 - keep_prob in [0, 1)")
+        if kept == 1:
+            return elementwise.identity(x, name=name)
+    shape = x.type.shape if noise_shape is None else [
+        size if d is None else d for d, size in zip(noise_shape, x.type.shape, strict=True)]
+    if noise_shape is not None:
+        shape = as_shape(shape)
+    kept = as_node(kept, x.dtype)
+    keeps = random_uniform(shape, dtype=x.dtype, seed=seed) < kept
+    return compare.where(keeps, x / kept, 0, name=name)

@@ -2,7 +2,8 @@
 
 Nodes start alone. Going through the graph in order, each node joins the groups that make its inputs, as long as the joined
 set is a region (`regions.analyse` decides), makes no cycle, and pays. Views, moves and numbers computed from sizes are free
-inside a region (views and moves become index maps of its loads), so every region takes a copy of those that it needs.
+inside a region (views and moves become index maps of its loads), so every region takes a copy of those that it needs; and of
+random values that several need (`drawn`).
 """
 from __future__ import annotations
 
@@ -14,8 +15,9 @@ from graphc.ir.graph import Graph, users
 from graphc.ir.node import INPUT, RESULT, Node, make
 from graphc.ir.op import Array, Kind, Op
 from graphc.ir.types import TensorType
+from graphc.passes.drawn import drawn_again
 from graphc.passes.manager import graph_pass
-from graphc.passes.regions import COMPUTED, MOVEMENT, NotARegion, Region, analyse, is_size_value, source_of
+from graphc.passes.regions import COMPUTED, MOVEMENT, NotARegion, Region, analyse, is_size_value, size_nodes, source_of
 
 MAX_NODES = 64      # computed nodes in one region: keeps compile time and register pressure sane
 MAX_STREAMS = 2     # arrays that an epilogue may stream beside the tile or the reduction before it is a loop of its own
@@ -67,10 +69,13 @@ class _Fuser:
         self.users = users(self.order)
         self.outputs = set(graph.outputs)
         self.group: dict[Node, _Group] = {}
+        self.drawn: dict[Node, set[Node]] = {}
 
     def run(self, join: bool = True) -> Graph:
+        if join:
+            self.drawn = drawn_again(self.order, self.users, self.outputs)
         for node in self.order:
-            if _needs_kernel(node) and not is_size_value(node):
+            if _needs_kernel(node) and not is_size_value(node) and node not in self.drawn:
                 self.group[node] = _Group(node)
         if join:
             self.join()
@@ -162,6 +167,9 @@ class _Fuser:
                 if is_size_value(root):
                     members.update(chain, size_nodes(root))
                     continue
+                if root in self.drawn:
+                    members.update(self.drawn[root])
+                    continue
                 if root in members and root.op.kind in COMPUTED | {Kind.CONTRACT}:
                     members.update(chain)
                     continue
@@ -230,6 +238,8 @@ class _Fuser:
                 if user in self.group:
                     if node not in absorbed[id(self.group[user])]:
                         return True
+                elif user in self.drawn:
+                    continue
                 elif not _is_free(user) or user in needed or any(node not in absorbed[id(g)] for g in self.groups_behind(user)):
                     return True
             return node in self.outputs
@@ -328,11 +338,6 @@ def cost_obstacle(anchor: Node | None, region: Region) -> str | None:
 def _is_free(node: Node) -> bool:
     """Whether regions take copies of a node instead of its value."""
     return node.op.kind in MOVEMENT or is_size_value(node)
-
-
-def size_nodes(node: Node) -> set[Node]:
-    """A number computed from sizes, and the numbers that it is computed from."""
-    return {node}.union(*(size_nodes(i) for i in node.inputs if is_size_value(i)))
 
 
 def _is_move(group: _Group) -> bool:

@@ -41,6 +41,11 @@ def is_size_value(node: Node) -> bool:
     return all(i.op.kind is Kind.CONSTANT and i.type.shape == () or is_size_value(i) for i in node.inputs)
 
 
+def size_nodes(node: Node) -> set[Node]:
+    """A number computed from sizes, and the numbers that it is computed from."""
+    return {node}.union(*(size_nodes(i) for i in node.inputs if is_size_value(i)))
+
+
 def contiguous(shape: Sequence[Size]) -> tuple[Size, ...]:
     """Row-major strides, in elements."""
     strides: list[Size] = []
