@@ -33,6 +33,7 @@ from graphc.functions.arrays import (
     reverse_v2, shape, size, slice, split, squeeze, stack, strided_slice, tile, transpose, unpack, unstack,
     zeros, zeros_like,
 )
+from graphc.functions.control_flow import case, cond, foldl, foldr, map_fn, scan, while_loop
 from graphc.functions.linalg import (
     batch_matmul, dot, einsum, matmul, matvec, outer, tensordot, trace,
 )

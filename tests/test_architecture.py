@@ -24,7 +24,7 @@ LAYERS = {
     "program": {"errors"},                             # the record that codegen writes and runtime reads
     "codegen": CORE | {"passes", "program"},
     "runtime": {"errors", "config", "ir", "program"},  # runs what was built; of ir only dims: no graph, no compiler
-    "functions": CORE,                                 # what users build graphs with: only above ops
+    "functions": CORE | {"passes"},                    # what users build graphs with; passes make traced bodies pure
     "session": CORE | {"passes", "codegen", "program", "runtime", "functions"},
     "data": set(),                                     # of use without graphc
     "names": CORE | {"functions", "session", "data"},  # graphc/__init__.py: the public names and nothing else

@@ -39,6 +39,8 @@ class Graph:
         self.seed: int | None = None
         self.finalized = False
         self.scope_state: dict = {}
+        self._bodies: list[object] = []      # bodies of loops and branches that are being built, outermost first
+        self.body_of: dict = {}              # node -> the body that it was made in, for those made in one
 
     # names -------------------------------------------------------------------------------------------------------------
 
@@ -99,6 +101,24 @@ class Graph:
         """Register a new node under its name."""
         self.nodes.append(node)
         self._names[node.name] = node
+        if self._bodies:
+            self.body_of[node] = self._bodies[-1]
+
+    @contextlib.contextmanager
+    def body(self):
+        """What is made inside belongs to the body of a loop or a branch; yields a key for it."""
+        key = object()
+        self._bodies.append(key)
+        try:
+            with self.control_dependencies(None):
+                yield key
+        finally:
+            self._bodies.pop()
+
+    def is_visible(self, node) -> bool:
+        """Whether a node may be used here: it was made in no body, or in one that is being built."""
+        key = self.body_of.get(node)
+        return key is None or key in self._bodies
 
     def check_open(self) -> None:
         """Raise GraphError when the graph is finalized."""

@@ -102,8 +102,26 @@ def substitute(graph: Graph, mapping: Mapping[Node, Node]) -> Graph:
     return rebuild(graph, lambda node, inputs, control: mapping.get(node))
 
 
+def nested(node: Node) -> dict[str, Graph]:
+    """The graphs that a branch or a loop holds, by attribute. A region's body is no such graph: it is one kernel."""
+    if node.op.kind not in (Kind.COND, Kind.WHILE, Kind.SCAN):
+        return {}
+    return {name: value for name, value in node.attrs.items() if isinstance(value, Graph)}
+
+
+def map_nested(graph: Graph, function: Callable[[Graph], Graph]) -> Graph:
+    """The graph with `function` applied to the graphs that its branches and loops hold; those hold theirs: it sees to them."""
+    def replace(node, inputs, control):
+        bodies = {name: function(body) for name, body in nested(node).items()}
+        if all(bodies[name] is node.attrs[name] for name in bodies):
+            return None
+        return make(node.op, inputs, {**node.attrs, **bodies}, control=control, name=node.name, location=node.location)
+    return rebuild(graph, replace)
+
+
 def named(graph: Graph) -> Graph:
     """The graph with a name for every node: unnamed ones get the next free numbers. Names already given stay."""
+    graph = map_nested(graph, named)
     order = graph.nodes()
     taken: set[str] = set()
     rename: dict[Node, str] = {}

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,8 @@ def interpret(graph: Graph, values: Sequence[np.ndarray], run: int = 0, env: Map
         for node in graph.nodes():
             if node.op.kind is not Kind.INPUT:
                 value[node] = evaluate(node, [value[i] for i in node.inputs], run, env)
+            if node.op.kind is Kind.HOST:
+                env.update(found_sizes(node, value[node], env))
     return [value[o] for o in graph.outputs]
 
 
@@ -39,9 +42,10 @@ def evaluate(node: Node, inputs: Sequence, run: int = 0, env: Mapping[str, int] 
     if node.op.kind is Kind.REGION:
         outputs = tuple(interpret(attrs["body"], inputs, run, env))
         return outputs if isinstance(node.type, tuple) else outputs[0]
-    extra = {"run": run} if "run" in node.op.context else {}
+    context: dict[str, Any] = {"run": run, "env": env or {}}
     if "type" in node.op.context:
-        extra["type"] = node.type.substitute(env or {})
+        context["type"] = node.type.substitute(env or {})
+    extra = {name: context[name] for name in node.op.context}
     try:
         found = node.op.numpy(*inputs, **attrs, **extra)
     except RunError as e:  # the rule says which element is wrong; the node knows the op and the user's line
@@ -49,6 +53,26 @@ def evaluate(node: Node, inputs: Sequence, run: int = 0, env: Mapping[str, int] 
     if isinstance(node.type, tuple):
         return tuple(_typed(f, t) for f, t in zip(found, node.type, strict=True))
     return _typed(found, node.type)
+
+
+def iteration_number(run: int, iteration: int) -> int:
+    """What random ops in a loop's body count as the run number: another one for each iteration of each run."""
+    number = (run * 0x5851F42D4C957F2D + iteration + 1) & (2**64 - 1)
+    return number - 2**64 if number >= 2**63 else number
+
+
+def found_sizes(node: Node, value, env: Mapping[str, int]) -> dict[str, int]:
+    """The sizes of the named dims that a host op's results tell, checked against those known. Raises ShapeError."""
+    types, values = (node.type, value) if isinstance(node.type, tuple) else ((node.type,), (value,))
+    found: dict[str, int] = {}
+    for type_, array in zip(types, values, strict=True):
+        for dim, size in zip(type_.shape, np.shape(array), strict=True):
+            if dims.is_name(dim) and str(dim) not in env:
+                found.setdefault(str(dim), size)
+            if (expected := dims.substitute(dim, {**env, **found})) != size:
+                raise report(ShapeError, f"{node.op.name}: the result of shape {np.shape(array)} does not fit its type",
+                             [("result", node.describe())], f"{dim} = {expected} != {size}", location=node.location)
+    return found
 
 
 def _typed(value, type_: TensorType) -> np.ndarray:

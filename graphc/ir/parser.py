@@ -180,10 +180,15 @@ class _Parser:
         location = None
         if self.accept("{"):
             location = self.location()
-            keys = iter([k for k in op.attrs if k not in attrs])
             self.skip_newlines()
-            while self.text == "graph":
-                attrs[next(keys)] = self.graph({})
+            while self.text != "}":
+                key = "body"
+                if self.text != "graph":
+                    key = self.take(kind="word")
+                    self.take("=")
+                if key not in op.attrs or key in attrs:
+                    raise self.error(f"{op.name} has no place for a graph called {key!r}")
+                attrs[key] = self.graph({})
                 self.skip_newlines()
             self.take("}")
         return self.location() or location

@@ -63,8 +63,8 @@ class _Printer:
         if not bodies:
             return [text + comment]
         lines = [text + " {" + comment]
-        for _, body in bodies:
-            lines += self.graph(body, indent + "  ", "graph")
+        for key, body in bodies:
+            lines += self.graph(body, indent + "  ", "graph" if key == "body" else f"{key} = graph")
         return [*lines, indent + "}"]
 
     def comment(self, location) -> str:

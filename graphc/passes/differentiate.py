@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from graphc.errors import CompileError, report
 from graphc.ir.container import detached
-from graphc.ir.graph import Graph, rebuild, topological
+from graphc.ir.graph import Graph, map_nested, rebuild, topological
 from graphc.ir.node import GROUP, RESULT, Node, as_node, make
 from graphc.ir.op import Kind
 from graphc.ops.composite import zeros_like
@@ -18,7 +18,13 @@ from graphc.passes.manager import graph_pass
 
 @graph_pass(needs=["typed"], gives=["no_grad"])
 def differentiate(graph: Graph) -> Graph:
-    """Replace each grad(ys, grad_ys, xs) by nodes that compute it; inner gradients first, so any order works."""
+    """Replace each grad(ys, grad_ys, xs) by nodes that compute it; inner gradients first, so any order works. Gradients of
+    loops and branches put symbolic ones into new bodies: those are replaced last.
+    """
+    return map_nested(_without_gradients(graph), differentiate.function)
+
+
+def _without_gradients(graph: Graph) -> Graph:
     gradients: dict[Node, list[Node]] = {}
 
     def replace(node, inputs, control):

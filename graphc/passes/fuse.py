@@ -41,7 +41,7 @@ def separate(graph: Graph) -> Graph:
     return _Fuser(graph).run(join=False)
 
 
-@graph_pass(needs=["pure"], gives=["fused"], fallback=separate)
+@graph_pass(needs=["pure"], gives=["fused"], fallback=separate, nested=True)
 def fuse(graph: Graph) -> Graph:
     """Replace what must be computed by regions; inputs, constants, views and results of regions stay as they are."""
     return _Fuser(graph).run()

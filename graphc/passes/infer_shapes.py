@@ -1,9 +1,11 @@
 """Re-derives every type and settles which named dims are one."""
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from graphc.ir import dims
 from graphc.ir.dims import Dim, Size
-from graphc.ir.graph import Equation, Graph
+from graphc.ir.graph import Equation, Graph, nested
 from graphc.ir.node import INPUT, Node, make
 from graphc.ir.op import Kind
 from graphc.ir.types import Equations, TensorType
@@ -18,7 +20,7 @@ def infer_shapes(graph: Graph) -> Graph:
     """
     env: dict[str, Size] = {}
     left: list[Equation] = list(graph.equations)
-    for node in graph.nodes():
+    for node in _all_nodes(graph):
         with Equations() as equations:
             node.op.infer(*(i.type for i in node.inputs), **node.attrs)
         left += [Equation(a, b, node.location) for a, b in equations.found]
@@ -39,6 +41,14 @@ def infer_shapes(graph: Graph) -> Graph:
     if not env and tuple(remaining) == graph.equations:
         return graph
     return _renamed(graph, env, tuple(remaining))
+
+
+def _all_nodes(graph: Graph) -> Iterator[Node]:
+    """The nodes of a graph and of the bodies in it, whose dims are the same ones."""
+    for node in graph.nodes():
+        yield node
+        for body in nested(node).values():
+            yield from _all_nodes(body)
 
 
 def _settled(dim: Size, env) -> Size:
@@ -96,4 +106,6 @@ def _attr(value, env):
         return tuple(_attr(v, env) for v in value)
     if isinstance(value, TensorType):
         return value.substitute(env)
+    if isinstance(value, Graph):
+        return _renamed(value, env, value.equations)
     return value

@@ -11,7 +11,7 @@ import numpy as np
 
 from graphc.config import options
 from graphc.errors import CompileError, GraphError, VerifyError, report
-from graphc.ir.graph import Graph, named
+from graphc.ir.graph import Graph, map_nested, named
 from graphc.ir.interpreter import interpret
 from graphc.ir.printer import large_constants
 from graphc.ir.verify import verify
@@ -21,24 +21,33 @@ from graphc.ir.verify import verify
 class Pass:
     """A function from graph to graph, with the properties that it needs and gives (see ir.verify). `fallback` gives the same
     properties in the plainest way: it runs when the pass is skipped. A pass that gives properties and has none is required.
+    nested: it runs on the bodies of branches and loops first, by itself.
     """
 
     function: Callable[[Graph], Graph]
     needs: frozenset[str]
     gives: frozenset[str]
     fallback: Callable[[Graph], Graph] | None = None
+    nested: bool = False
 
     @property
     def name(self) -> str:
         return self.function.__name__
 
     def __call__(self, graph: Graph) -> Graph:
-        return self.function(graph)
+        return self.apply(self.function, graph)
+
+    def apply(self, function: Callable[[Graph], Graph], graph: Graph) -> Graph:
+        """`function`, the pass's own or its fallback, on the graph and the bodies that it is for."""
+        if self.nested:
+            graph = map_nested(graph, lambda body: self.apply(function, body))
+        return function(graph)
 
 
-def graph_pass(needs: Sequence[str] = (), gives: Sequence[str] = (), fallback: Callable[[Graph], Graph] | None = None):
+def graph_pass(needs: Sequence[str] = (), gives: Sequence[str] = (), fallback: Callable[[Graph], Graph] | None = None,
+               nested: bool = False):
     """Decorator that makes a pass of a function from graph to graph."""
-    return lambda function: Pass(function, frozenset(needs), frozenset(gives), fallback)
+    return lambda function: Pass(function, frozenset(needs), frozenset(gives), fallback, nested)
 
 
 class Instrument:
@@ -65,7 +74,7 @@ def run_passes(graph: Graph, passes: Sequence[Pass], instruments: Sequence[Instr
     for instrument in instruments:
         instrument.start(graph)
     for pass_ in passes:
-        function: Callable[[Graph], Graph] | None = pass_
+        function: Callable[[Graph], Graph] | None = pass_.function
         if any(i.skip(pass_) for i in instruments):
             function = pass_.fallback
             if function is None and pass_.gives:
@@ -77,7 +86,7 @@ def run_passes(graph: Graph, passes: Sequence[Pass], instruments: Sequence[Instr
             raise report(CompileError, f"the pass {pass_.name} needs a graph that is {', '.join(sorted(missing))}",
                          rule="a pass that gives it was skipped or comes later")
         start = time.perf_counter()
-        new = named(function(graph))
+        new = named(pass_.apply(function, graph))
         seconds = time.perf_counter() - start
         properties |= pass_.gives
         for instrument in instruments:

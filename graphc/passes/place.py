@@ -9,7 +9,7 @@ from graphc.passes.manager import graph_pass
 DEFAULT = "cpu"
 
 
-@graph_pass(needs=["fused"])
+@graph_pass(needs=["fused"], nested=True)
 def place(graph: Graph) -> Graph:
     """Write the device on each region that has none: the processor, the only one that compiles kernels so far."""
     def replace(node, inputs, control):

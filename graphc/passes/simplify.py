@@ -17,7 +17,7 @@ FOLDED_ELEMENTS = 1024  # larger results are computed when the graph runs: a con
 MERGED = (COMPUTED | {Kind.MOVE, Kind.VIEW, Kind.CONSTANT, Kind.CONTRACT, Kind.ASSEMBLE, Kind.SCATTER}) - {Kind.RANDOM}
 
 
-@graph_pass(needs=["pure"])
+@graph_pass(needs=["pure"], nested=True)
 def simplify(graph: Graph) -> Graph:
     """Apply the rules, fold constants and merge equal nodes until nothing changes (at most a few rounds)."""
     for _ in range(4):

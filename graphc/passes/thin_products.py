@@ -11,7 +11,7 @@ from graphc.ops.reduce import reduce_sum
 from graphc.passes.manager import graph_pass
 
 
-@graph_pass(needs=["pure"])
+@graph_pass(needs=["pure"], nested=True)
 def thin_products(graph: Graph) -> Graph:
     """Rewrite each contraction of which one operand has no axis of its own: a register tile would be mostly empty."""
     def replace(node, inputs, control):

@@ -1,0 +1,167 @@
+"""Python functions as graphs: what `cond`, `while_loop` and `scan` hold.
+
+A function is called once, on placeholders. What it takes from outside becomes operands; variables that it reads are read
+before, and those that it writes are written after, so that a body is a pure function.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from graphc.errors import ArgumentError, GraphError, report
+from graphc.ir.container import current_container
+from graphc.ir.graph import Graph, capture, substitute, topological
+from graphc.ir.node import INPUT, Node, as_node, input_node, is_tensor
+from graphc.ir.op import Kind
+from graphc.ir.types import Type
+from graphc.passes.differentiate import differentiate
+from graphc.passes.resolve_state import resolve_state
+
+COPIED_ELEMENTS = 64  # constants of at most so many elements are copied into bodies, where they can be folded
+
+
+def flatten(nest) -> list:
+    """The leaves of a nest of lists, tuples and dicts."""
+    if isinstance(nest, dict):
+        return [leaf for key in nest for leaf in flatten(nest[key])]
+    if isinstance(nest, (list, tuple)):
+        return [leaf for item in nest for leaf in flatten(item)]
+    return [nest]
+
+
+def pack_like(nest, leaves: Sequence):
+    """`leaves` in the form of `nest`."""
+    rest = iter(leaves)
+
+    def fill(value):
+        if isinstance(value, dict):
+            return type(value)((k, fill(v)) for k, v in value.items())
+        if isinstance(value, (list, tuple)):
+            items = [fill(v) for v in value]
+            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+        return next(rest)
+    return fill(nest)
+
+
+@dataclass
+class Body:
+    """A traced function.
+
+    arguments  its placeholders; outputs its flat results as tensors; nest the form in which it gave them.
+    captured   tensors from outside; read and written: handles of the variables that it uses and changes.
+    """
+
+    name: str
+    arguments: tuple[Node, ...]
+    outputs: tuple[Node, ...] = ()
+    nest: object = None
+    captured: list[Node] = field(default_factory=list)
+    read: list[Node] = field(default_factory=list)
+    written: dict[Node, Node] = field(default_factory=dict)   # handle -> its new value
+    inputs: dict[Node, Node] = field(default_factory=dict)    # captured tensor or handle -> the parameter that stands for it
+
+    def graph(self, operands: Sequence[Node], extra: Sequence[Node] = ()) -> Graph:
+        """The function of `operands` (captured tensors and handles, behind the arguments) to its outputs, then `extra`."""
+        parameters = [self.inputs[o] if o in self.inputs else input_node("", o.type) for o in operands]
+        return Graph(self.name, (*self.arguments, *parameters), (*self.outputs, *extra))
+
+    def value(self, handle: Node) -> Node:
+        """A written variable's new value, or its old one."""
+        return self.written.get(handle, self.inputs[handle])
+
+
+def trace(name: str, function: Callable, types: Sequence[Type], form=None, labels: Sequence[str] = ()) -> Body:
+    """The body of `function`, called on placeholders of `types` (in the form of `form` when given).
+
+    Raises GraphError for a tensor from inside of another body.
+    """
+    container = current_container()
+    if container is None:
+        raise AssertionError("bodies are traced in a user's graph")
+    container.check_open()
+    with container.body() as key, container.name_scope(name):
+        arguments = []
+        for k, type_ in enumerate(types):
+            label = labels[k] if k < len(labels) else f"arg{k}"
+            node = Node(INPUT, (), {"type": type_, "role": "body", "variable": None}, type_,
+                        name=container.unique_name(label), graph=container)
+            container.add(node)
+            arguments.append(node)
+        found = function(*(arguments if form is None else form(arguments)))
+        nodes = [as_node(leaf) for leaf in flatten(found) if leaf is not None]
+        effects = [n for n in nodes if n.type == ()]
+        outputs = [n for n in nodes if n.type != ()]
+        body = Body(name, (), nest=found)
+        _capture(body, container, key, arguments, outputs, effects)
+    return body
+
+
+def _capture(body: Body, container, key, arguments, outputs, effects) -> None:
+    """Cut the function out of the user's graph, and make it pure."""
+    inner = {node for node, k in container.body_of.items() if k is key}
+    body.captured = _outside(body.name, container, inner, [*outputs, *effects])
+    graph = differentiate(capture(body.name, (*outputs, *effects), (*arguments, *body.captured)))
+    if any(n.op.kind is Kind.EFFECT or n.control for n in topological(graph.outputs)):
+        graph = resolve_state(graph)
+    writes = [o for o in graph.outputs if o.op.kind is Kind.EFFECT and o.op.rule.action == "write"]
+    values = [o for o in graph.outputs if o.type != () and o not in writes]
+    new_values = [w.inputs[1] for w in writes]
+    names = _Names()
+    stand_ins = {i: input_node(names.unique(i.label.rpartition("/")[2]), i.type, location=i.location) for i in graph.inputs}
+    pure = substitute(Graph(body.name, graph.inputs, (*values, *new_values)), stand_ins)
+    count = len(arguments) + len(body.captured)
+    body.read = list(graph.inputs[count:])
+    body.arguments = pure.inputs[:len(arguments)]
+    body.inputs = dict(zip((*body.captured, *body.read), pure.inputs[len(arguments):], strict=True))
+    body.outputs = pure.outputs[:len(values)]
+    body.written = dict(zip((w.inputs[0] for w in writes), pure.outputs[len(values):], strict=True))
+
+
+def _outside(name: str, container, inner: set[Node], roots) -> list[Node]:
+    """The tensors from outside that `roots` need. Raises GraphError for one from inside of another body."""
+    found, seen, waiting = [], set(), list(roots)
+    while waiting:
+        node = waiting.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if not container.is_visible(node):
+            raise report(GraphError, f"{name}: the tensor {node.label!r} is from inside of another loop or branch",
+                         [("tensor", node.describe())], "its value is known only in there: return it from that function")
+        if node.op.kind is Kind.INPUT and node.attrs["role"] == "variable":
+            continue
+        if node in inner or _is_copied(node):
+            waiting += [*node.inputs, *node.control]
+        else:
+            found.append(node)
+    return sorted(found, key=lambda n: n.serial)
+
+
+class _Names:
+    def __init__(self):
+        self.taken: set[str] = set()
+
+    def unique(self, name: str) -> str:
+        number, found = 0, name
+        while found in self.taken:
+            number += 1
+            found = f"{name}_{number}"
+        self.taken.add(found)
+        return found
+
+
+def _is_copied(node: Node) -> bool:
+    return node.op.kind is Kind.CONSTANT and node.attrs["value"].value.size <= COPIED_ELEMENTS
+
+
+def all_operands(bodies: Sequence[Body]) -> tuple[list[Node], list[Node]]:
+    """(captured tensors, handles of variables) of several bodies, without repeats."""
+    captured = dict.fromkeys(n for body in bodies for n in body.captured)
+    handles = dict.fromkeys(n for body in bodies for n in body.read)
+    return list(captured), list(handles)
+
+
+def require_function(value, what: str) -> None:
+    """Raise ArgumentError for anything but a function."""
+    if not callable(value) or is_tensor(value):
+        raise report(ArgumentError, f"{what} must be a function, not {value!r:.60}")

@@ -1,0 +1,291 @@
+"""Branches and loops, in TensorFlow 1's terms, built on the ops `cond`, `while_loop` and `scan`."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from graphc.errors import ArgumentError, RuleError, ShapeError, report
+from graphc.functions.bodies import Body, all_operands, flatten, pack_like, require_function, trace
+from graphc.ir.container import get_default_graph
+from graphc.ir.dims import Size
+from graphc.ir.graph import Graph
+from graphc.ir.node import GROUP, Node, apply, as_node, input_node, result
+from graphc.ir.types import as_shape, int32, same_dim
+from graphc.ops import control_flow as ops
+from graphc.ops import state
+from graphc.ops.compare import less, logical_and
+from graphc.ops.elementwise import identity
+
+
+def _reads(handles: Sequence[Node]) -> list[Node]:
+    return [apply(state.read, (h,), {}, name=h.label.rpartition("/")[2] + "_read") for h in handles]
+
+
+def _committed(values: list[Node], writes: Sequence[tuple[Node, Node]]) -> list[Node]:
+    """`values`, tied to the writes of variables that come with them. Without a value: an operation."""
+    if not writes:
+        return values
+    done = [apply(state.assign, (handle, value), {}, name=handle.label.rpartition("/")[2] + "_assign")
+            for handle, value in writes]
+    with get_default_graph().control_dependencies(done):
+        return [identity(v) for v in values] if values else [apply(GROUP, (), {}, name="done")]
+
+
+# branches ------------------------------------------------------------------------------------------------------------------
+
+
+def cond(pred, true_fn: Callable | None = None, false_fn: Callable | None = None, strict: bool = False,
+         name: str | None = None, fn1=None, fn2=None):
+    """What `true_fn()` returns where the scalar bool `pred` is true, else what `false_fn()` returns.
+
+    Only the chosen branch runs, and only it passes gradients on. Both return the same number of tensors of the same dtypes and
+    shapes, in any nest; a list of one tensor gives that tensor, except with strict=True. Variables may be read and written.
+    Raises ArgumentError, ShapeError, DTypeError.
+    """
+    true_fn, false_fn = true_fn or fn1, false_fn or fn2
+    require_function(true_fn, "cond: true_fn")
+    require_function(false_fn, "cond: false_fn")
+    pred = as_node(pred, what="cond")
+    graph = get_default_graph()
+    with graph.name_scope(name or "cond"):
+        bodies = [trace(label, function, ()) for label, function in (("then", true_fn), ("otherwise", false_fn))]
+        outputs = _cond(pred, bodies)
+    nest = bodies[0].nest
+    if not bodies[0].outputs:
+        return outputs[0] if outputs else apply(GROUP, (), {}, name="done")
+    if isinstance(nest, (list, tuple)) and len(nest) == 1 and not strict:
+        return outputs[0]
+    return pack_like(nest, outputs)
+
+
+def _cond(pred: Node, bodies: Sequence[Body]) -> list[Node]:
+    captured, handles = all_operands(bodies)
+    written = list(dict.fromkeys(h for body in bodies for h in body.written))
+    operands = [*captured, *handles]
+    for body in bodies:
+        for handle in written:
+            body.inputs.setdefault(handle, input_node("", handle.type))
+    graphs = [body.graph(operands, [body.value(h) for h in written]) for body in bodies]
+    node = apply(ops.cond, (pred, *captured, *_reads(handles)), {"then": graphs[0], "otherwise": graphs[1]}, name="cond")
+    found = [result(node, k) for k in range(len(node.type))]
+    count = len(found) - len(written)
+    return _committed(found[:count], list(zip(written, found[count:], strict=True)))
+
+
+def case(pred_fn_pairs, default: Callable | None = None, exclusive: bool = False, strict: bool = False, name: str = "case"):
+    """What the function of the first true predicate returns, else what `default` does (without it: the last function).
+
+    pred_fn_pairs  a list of (scalar bool, function) pairs, or a dict. exclusive: at most one predicate is true; it is the
+    caller's word, the first true one is taken.
+    """
+    pairs = list(pred_fn_pairs.items() if isinstance(pred_fn_pairs, dict) else pred_fn_pairs)
+    if not pairs and default is None:
+        raise report(ArgumentError, "case: there is no function to call")
+    chosen = default
+    if chosen is None:
+        chosen = pairs.pop()[1]
+    for pred, function in reversed(pairs):
+        chosen = (lambda p, f, otherwise: lambda: cond(p, f, otherwise, strict=strict, name=name))(pred, function, chosen)
+    return chosen()
+
+
+# loops ---------------------------------------------------------------------------------------------------------------------
+
+
+def while_loop(cond: Callable, body: Callable, loop_vars, shape_invariants=None, parallel_iterations: int = 10,
+               back_prop: bool = True, swap_memory: bool = False, name: str | None = None,
+               maximum_iterations=None, return_same_structure: bool = False):
+    """Calls `body` on the loop variables and its own results as long as `cond` of them is true; the last values.
+
+    loop_vars  a list, tuple or dict of tensors (nested). A variable keeps its dtype and shape: shape_invariants may name
+    dims that a run finds out, not dims that change from one iteration to the next.
+    maximum_iterations  an int or a scalar integer tensor. Raises ArgumentError, ShapeError, DTypeError.
+    """
+    require_function(cond, "while_loop: cond")
+    require_function(body, "while_loop: body")
+    if not flatten(loop_vars):
+        raise report(ArgumentError, "while_loop: there are no loop variables")
+    start = [as_node(v, what="while_loop") for v in flatten(loop_vars)]
+    form = loop_vars if isinstance(loop_vars, (list, tuple)) else [loop_vars]
+    with get_default_graph().name_scope(name or "while"):
+        if shape_invariants is not None:
+            _check_invariants(start, flatten_shapes(shape_invariants))
+        limit = None if maximum_iterations is None else as_node(maximum_iterations, int32, "while_loop")
+        finals = _while(cond, body, start, lambda nodes: pack_like(form, nodes), limit)
+    if isinstance(loop_vars, (list, tuple)) and len(loop_vars) == 1 and len(finals) == 1 and not return_same_structure:
+        return finals[0]
+    return pack_like(loop_vars, finals)
+
+
+def flatten_shapes(invariants) -> list:
+    """The shapes in a nest of them: a shape is a list or tuple of sizes, or a TensorShape."""
+    if isinstance(invariants, dict):
+        return [s for v in invariants.values() for s in flatten_shapes(v)]
+    if all(not isinstance(v, (list, tuple, dict)) for v in invariants):
+        return [invariants]
+    return [s for v in invariants for s in flatten_shapes(v)]
+
+
+def _check_invariants(start: Sequence[Node], shapes: Sequence) -> None:
+    if len(shapes) != len(start):
+        raise report(ArgumentError, f"while_loop: {len(shapes)} shape_invariants for {len(start)} loop variables")
+    for node, shape in zip(start, shapes, strict=True):
+        wanted = as_shape(shape, lambda: None)
+        fits = len(wanted) == len(node.shape) and all(w is None or w == d for w, d in zip(wanted, node.shape, strict=True))
+        if not fits:
+            raise report(ShapeError, "while_loop: a loop variable does not fit its shape invariant",
+                         [("variable", node.describe())], f"[{', '.join('None' if w is None else str(w) for w in wanted)}]")
+
+
+def _while(condition: Callable, function: Callable, start: list[Node], form: Callable, limit: Node | None) -> list[Node]:
+    types = [n.type for n in start]
+    labels = [n.label.rpartition("/")[2] for n in start]
+    if limit is not None:
+        start, types, labels = [*start, as_node(0, limit.dtype)], [*types, limit.type], [*labels, "count"]
+
+    def arguments(nodes):
+        return form(nodes[:len(nodes) - (limit is not None)])
+
+    def goes_on(*values):
+        found = as_node(condition(*values[0]), what="while_loop")
+        return found if limit is None else logical_and(less(values[1], limit), found)
+
+    def step(*values):
+        found = function(*values[0])
+        return found if limit is None else [found, values[1] + 1]
+
+    def called(nodes):
+        inner = arguments(nodes)
+        inner = list(inner.values()) if isinstance(inner, dict) else inner
+        return [inner] if limit is None else [inner, nodes[-1]]
+    test = trace("condition", goes_on, types, called, labels)
+    body = trace("body", step, types, called, labels)
+    if len(body.outputs) != len(start):
+        raise report(ArgumentError, f"while_loop: body returns {len(body.outputs)} tensors for {len(start)} loop variables")
+    captured, handles = all_operands([test, body])
+    written = [h for h in handles if h in body.written]
+    read = [h for h in handles if h not in body.written]
+    operands = [*written, *captured, *read]
+    graphs = [_loop_graph(b, operands, len(start), written, b is body) for b in (test, body)]
+    node = apply(ops.while_loop, (*start, *_reads(written), *captured, *_reads(read)),
+                 {"condition": graphs[0], "body": graphs[1], "states": len(start) + len(written)}, name="loop")
+    finals = [result(node, k) for k in range(len(start) + len(written))]
+    done = _committed(finals[:len(start)], list(zip(written, finals[len(start):], strict=True)))
+    return done if limit is None else done[:-1]
+
+
+def _loop_graph(body: Body, operands: Sequence[Node], states: int, written: Sequence[Node], gives_state: bool) -> Graph:
+    graph = body.graph(operands)
+    if not gives_state:
+        return graph
+    new = tuple(body.written.get(h, i) for h, i in zip(written, graph.inputs[states:states + len(written)], strict=True))
+    return Graph(graph.name, graph.inputs, (*graph.outputs[:states], *new, *graph.outputs[states:]))
+
+
+def loop_over(function: Callable, start: Sequence[Node], sequences: Sequence[Node], length: Size, reverse: bool = False,
+              name: str = "scan") -> tuple[list[Node], list[Node]]:
+    """(last values of the loop variables, stacked further results) of function(variables, rows) -> (new variables, results),
+    called once for each row of the sequences.
+    """
+    count = len(start)
+    new_count = [0]
+
+    def step(states, rows):
+        new, further = function(list(states), list(rows))
+        new_count[0] = len(new)
+        return [*new, *further]
+    types = [n.type for n in start] + [s.type.with_shape(s.type.shape[1:]) for s in sequences]
+    body = trace(name, step, types, lambda nodes: (nodes[:count], nodes[count:]))
+    if new_count[0] != count:
+        raise report(ArgumentError, f"{name}: the function returns {new_count[0]} values for {count} loop variables")
+    handles = body.read
+    written = [h for h in handles if h in body.written]
+    read = [h for h in handles if h not in body.written]
+    inputs = (*body.arguments[:count], *(body.inputs[h] for h in written), *body.arguments[count:],
+              *(body.inputs[n] for n in (*body.captured, *read)))
+    states = (*inputs[:count + len(written)],)
+    outputs = (*body.outputs[:count], *(body.written[h] for h in written), *body.outputs[count:], *states)
+    node = apply(ops.scan, (*start, *_reads(written), *sequences, *body.captured, *_reads(read)),
+                 {"body": Graph(body.name, inputs, outputs), "states": len(states), "sequences": len(sequences),
+                  "length": length, "reverse": reverse, "history": len(states)}, name=name)
+    finals = [result(node, k) for k in range(len(states))]
+    stacks = [result(node, k) for k in range(len(states), len(node.type) - len(states))]
+    done = _committed([*finals[:count], *stacks], list(zip(written, finals[count:], strict=True)))
+    return (done[:count], done[count:]) if finals[:count] or stacks else ([], done)
+
+
+def _rows(elems, what: str) -> tuple[list[Node], Size]:
+    """(the sequences, their common length)."""
+    nodes = [as_node(e, what=what) for e in flatten(elems)]
+    for node in nodes:
+        if node.type.rank == 0:
+            raise report(ShapeError, f"{what}: a scalar has no rows", [("elems", node.describe())])
+    length = nodes[0].type.shape[0]
+    for node in nodes[1:]:
+        try:
+            same_dim(node.type.shape[0], length, f"{what}: the elements have different lengths")
+        except RuleError as e:
+            raise report(ShapeError, e.what, [("elems", n.describe()) for n in nodes], e.rule) from None
+    return nodes, length
+
+
+def scan(fn: Callable, elems, initializer=None, parallel_iterations: int = 10, back_prop: bool = True,
+         swap_memory: bool = False, infer_shape: bool = True, reverse: bool = False, name: str | None = None):
+    """All values that `fn(accumulated, row)` takes along the first axis of `elems`, stacked; nests are allowed.
+
+    initializer  the accumulated value before the first row; without it the first row itself. reverse: from the last row on.
+    """
+    return _accumulate(fn, elems, initializer, reverse, name or "scan", True)
+
+
+def foldl(fn: Callable, elems, initializer=None, parallel_iterations: int = 10, back_prop: bool = True,
+          swap_memory: bool = False, name: str | None = None):
+    """The last value that `fn(accumulated, row)` takes along the first axis of `elems`. See `scan`."""
+    return _accumulate(fn, elems, initializer, False, name or "foldl", False)
+
+
+def foldr(fn: Callable, elems, initializer=None, parallel_iterations: int = 10, back_prop: bool = True,
+          swap_memory: bool = False, name: str | None = None):
+    """Like `foldl`, from the last row to the first."""
+    return _accumulate(fn, elems, initializer, True, name or "foldr", False)
+
+
+def _accumulate(fn: Callable, elems, initializer, reverse: bool, name: str, keep: bool):
+    require_function(fn, f"{name}: fn")
+    sequences, length = _rows(elems, name)
+    first: list[Node] = []
+    if initializer is None:
+        if length == 0:
+            raise report(ShapeError, f"{name}: no rows and no initializer", [("elems", s.describe()) for s in sequences])
+        ends = [s[-1] if reverse else s[0] for s in sequences]
+        sequences = [s[:-1] if reverse else s[1:] for s in sequences]
+        first, length, form = ends, length - 1, elems
+    else:
+        ends, form = [as_node(i, what=name) for i in flatten(initializer)], initializer
+
+    def step(states, rows):
+        found = flatten(fn(pack_like(form, states), pack_like(elems, rows)))
+        new = [as_node(v, s.dtype, name) for v, s in zip(found, states, strict=False)] + found[len(states):]
+        return new, new if keep else []
+    finals, stacks = loop_over(step, ends, sequences, length, reverse, name)
+    if not keep:
+        return pack_like(form, finals)
+    if first:
+        from graphc.functions.arrays import concat, expand_dims
+        stacks = [concat([s, expand_dims(f, 0)] if reverse else [expand_dims(f, 0), s], 0)
+                  for s, f in zip(stacks, first, strict=True)]
+    return pack_like(form, stacks)
+
+
+def map_fn(fn: Callable, elems, dtype=None, parallel_iterations: int | None = None, back_prop: bool = True,
+           swap_memory: bool = False, infer_shape: bool = True, name: str | None = None, fn_output_signature=None):
+    """`fn` of each row along the first axis of `elems`, stacked; nests are allowed. dtype is not needed: it is inferred."""
+    require_function(fn, "map_fn: fn")
+    sequences, length = _rows(elems, "map_fn")
+    form: list = []
+
+    def step(states, rows):
+        found = fn(pack_like(elems, rows))
+        form.append(found)
+        return [], flatten(found)
+    _, stacks = loop_over(step, [], sequences, length, False, name or "map")
+    return pack_like(form[0], stacks)
