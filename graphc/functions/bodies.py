@@ -5,11 +5,11 @@ before, and those that it writes are written after, so that a body is a pure fun
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from graphc.errors import ArgumentError, GraphError, report
-from graphc.ir.container import current_container
+from graphc.ir.container import get_default_graph
 from graphc.ir.graph import Graph, capture, substitute, topological
 from graphc.ir.node import INPUT, Node, as_node, input_node, is_tensor
 from graphc.ir.op import Kind
@@ -65,6 +65,14 @@ class Body:
         parameters = [self.inputs[o] if o in self.inputs else input_node("", o.type) for o in operands]
         return Graph(self.name, (*self.arguments, *parameters), (*self.outputs, *extra))
 
+    def replace(self, mapping: Mapping[Node, Node]) -> None:
+        """Put other nodes in the place of some."""
+        count = len(self.outputs)
+        first = tuple(n for n in topological((*self.outputs, *self.written.values())) if n.op.kind is Kind.INPUT)
+        new = substitute(Graph(self.name, first, (*self.outputs, *self.written.values())), mapping).outputs
+        self.outputs = new[:count]
+        self.written = dict(zip(self.written, new[count:], strict=True))
+
     def value(self, handle: Node) -> Node:
         """A written variable's new value, or its old one."""
         return self.written.get(handle, self.inputs[handle])
@@ -75,9 +83,7 @@ def trace(name: str, function: Callable, types: Sequence[Type], form=None, label
 
     Raises GraphError for a tensor from inside of another body.
     """
-    container = current_container()
-    if container is None:
-        raise AssertionError("bodies are traced in a user's graph")
+    container = get_default_graph()
     container.check_open()
     with container.body() as key, container.name_scope(name):
         arguments = []
@@ -152,6 +158,42 @@ class _Names:
 
 def _is_copied(node: Node) -> bool:
     return node.op.kind is Kind.CONSTANT and node.attrs["value"].value.size <= COPIED_ELEMENTS
+
+
+LIFTED = {Kind.ELEMENTWISE, Kind.REDUCE, Kind.MOVE, Kind.VIEW, Kind.ASSEMBLE, Kind.CONTRACT, Kind.INDEX}
+
+
+def lift(bodies: Sequence[Body], varying: Sequence[Node], operands: Mapping[Node, Node]) -> dict[Node, Node]:
+    """Compute what is the same in all iterations before the loop. Changes the bodies' outputs, and gives all that they then
+    take from outside: parameter -> tensor.
+
+    varying: parameters that change from one iteration to the next; operands: the tensors that the other parameters stand for.
+    Gradients by such values are summed over the iterations before they go on.
+    """
+    container = get_default_graph()
+    found = dict(operands)
+    changes: set[Node] = set(varying)
+    outside: dict[Node, Node] = dict(operands)
+    for body in bodies:
+        order = topological((*body.outputs, *body.written.values()))
+        for node in order:
+            fixed = node.op.kind in LIFTED and not getattr(node.op.rule, "fails", "") or node.op.kind is Kind.CONSTANT
+            if node.op.kind is not Kind.INPUT and (not fixed or any(i in changes for i in node.inputs)):
+                changes.add(node)
+        frontier = {i for n in order if n in changes for i in n.inputs if i not in changes and i.op.kind in LIFTED}
+        stand_ins: dict[Node, Node] = {}
+        for node in topological(frontier):
+            if node.op.kind is Kind.INPUT:
+                continue
+            made = Node(node.op, tuple(outside[i] for i in node.inputs), node.attrs, node.type, location=node.location,
+                        name=container.unique_name(node.op.name), graph=container)
+            container.add(made)
+            outside[node] = made
+            if node in frontier:
+                stand_ins[node] = input_node(made.name.rpartition("/")[2], node.type, location=node.location)
+                found[stand_ins[node]] = made
+        body.replace(stand_ins)
+    return found
 
 
 def all_operands(bodies: Sequence[Body]) -> tuple[list[Node], list[Node]]:

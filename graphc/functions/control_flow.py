@@ -4,10 +4,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from graphc.errors import ArgumentError, RuleError, ShapeError, report
-from graphc.functions.bodies import Body, all_operands, flatten, pack_like, require_function, trace
+from graphc.functions.bodies import Body, all_operands, flatten, lift, pack_like, require_function, trace
 from graphc.ir.container import get_default_graph
 from graphc.ir.dims import Size
-from graphc.ir.graph import Graph
+from graphc.ir.graph import Graph, topological
 from graphc.ir.node import GROUP, Node, apply, as_node, input_node, result
 from graphc.ir.types import as_shape, int32, same_dim
 from graphc.ops import control_flow as ops
@@ -161,24 +161,33 @@ def _while(condition: Callable, function: Callable, start: list[Node], form: Cal
     body = trace("body", step, types, called, labels)
     if len(body.outputs) != len(start):
         raise report(ArgumentError, f"while_loop: body returns {len(body.outputs)} tensors for {len(start)} loop variables")
-    captured, handles = all_operands([test, body])
-    written = [h for h in handles if h in body.written]
-    read = [h for h in handles if h not in body.written]
-    operands = [*written, *captured, *read]
-    graphs = [_loop_graph(b, operands, len(start), written, b is body) for b in (test, body)]
-    node = apply(ops.while_loop, (*start, *_reads(written), *captured, *_reads(read)),
-                 {"condition": graphs[0], "body": graphs[1], "states": len(start) + len(written)}, name="loop")
+    for handle in body.written:  # the condition sees what the iterations before have written
+        test.inputs.setdefault(handle, input_node("", handle.type))
+    written = list(body.written)
+    state = [(*b.arguments, *(b.inputs[h] for h in written)) for b in (test, body)]
+    operands = _from_outside([test, body], written, (*state[0], *state[1]))
+    new = (*body.outputs, *(body.written[h] for h in written))
+    shared = list(operands.items())
+    graphs = []
+    for b, inner, outputs in ((test, state[0], test.outputs), (body, state[1], new)):
+        used = set(topological(outputs))
+        graphs.append(Graph(b.name, (*inner, *(p if p in used else input_node("", p.type) for p, _ in shared)), outputs))
+    node = apply(ops.while_loop, (*start, *_reads(written), *(outer for _, outer in shared)),
+                 {"condition": graphs[0], "body": graphs[1], "states": len(state[1])}, name="loop")
     finals = [result(node, k) for k in range(len(start) + len(written))]
     done = _committed(finals[:len(start)], list(zip(written, finals[len(start):], strict=True)))
     return done if limit is None else done[:-1]
 
 
-def _loop_graph(body: Body, operands: Sequence[Node], states: int, written: Sequence[Node], gives_state: bool) -> Graph:
-    graph = body.graph(operands)
-    if not gives_state:
-        return graph
-    new = tuple(body.written.get(h, i) for h, i in zip(written, graph.inputs[states:states + len(written)], strict=True))
-    return Graph(graph.name, graph.inputs, (*graph.outputs[:states], *new, *graph.outputs[states:]))
+def _from_outside(bodies: Sequence[Body], written: Sequence[Node], varying: Sequence[Node]) -> dict[Node, Node]:
+    """parameter -> tensor for what the bodies of a loop take from outside."""
+    captured, handles = all_operands(bodies)
+    read = [h for h in handles if h not in written]
+    outer = dict(zip(read, _reads(read), strict=True)) | {n: n for n in captured}
+    operands = {body.inputs[n]: outer[n] for body in bodies for n in (*body.captured, *body.read) if n in outer}
+    found = lift(bodies, varying, operands)
+    used = set(topological([o for body in bodies for o in (*body.outputs, *body.written.values())]))
+    return {p: tensor for p, tensor in found.items() if p in used}
 
 
 def loop_over(function: Callable, start: Sequence[Node], sequences: Sequence[Node], length: Size, reverse: bool = False,
@@ -197,18 +206,17 @@ def loop_over(function: Callable, start: Sequence[Node], sequences: Sequence[Nod
     body = trace(name, step, types, lambda nodes: (nodes[:count], nodes[count:]))
     if new_count[0] != count:
         raise report(ArgumentError, f"{name}: the function returns {new_count[0]} values for {count} loop variables")
-    handles = body.read
-    written = [h for h in handles if h in body.written]
-    read = [h for h in handles if h not in body.written]
-    inputs = (*body.arguments[:count], *(body.inputs[h] for h in written), *body.arguments[count:],
-              *(body.inputs[n] for n in (*body.captured, *read)))
-    states = (*inputs[:count + len(written)],)
-    outputs = (*body.outputs[:count], *(body.written[h] for h in written), *body.outputs[count:], *states)
-    node = apply(ops.scan, (*start, *_reads(written), *sequences, *body.captured, *_reads(read)),
-                 {"body": Graph(body.name, inputs, outputs), "states": len(states), "sequences": len(sequences),
-                  "length": length, "reverse": reverse, "history": len(states)}, name=name)
-    finals = [result(node, k) for k in range(len(states))]
-    stacks = [result(node, k) for k in range(len(states), len(node.type) - len(states))]
+    written = [h for h in body.read if h in body.written]
+    state = (*body.arguments[:count], *(body.inputs[h] for h in written))
+    operands = _from_outside([body], written, (*state, *body.arguments[count:]))
+    outputs = (*body.outputs[:count], *(body.written[h] for h in written), *body.outputs[count:], *state)
+    states = len(state)
+    graph = Graph(body.name, (*state, *body.arguments[count:], *operands), outputs)
+    node = apply(ops.scan, (*start, *_reads(written), *sequences, *operands.values()),
+                 {"body": graph, "states": states, "sequences": len(sequences), "length": length, "reverse": reverse,
+                  "history": states}, name=name)
+    finals = [result(node, k) for k in range(states)]
+    stacks = [result(node, k) for k in range(states, len(node.type) - states)]
     done = _committed([*finals[:count], *stacks], list(zip(written, finals[count:], strict=True)))
     return (done[:count], done[count:]) if finals[:count] or stacks else ([], done)
 
