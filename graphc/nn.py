@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 
+from graphc import rnn_cell
 from graphc.errors import ArgumentError, ShapeError, report
 from graphc.functions import math as functions
 from graphc.functions.attention import masked_softmax, multi_head_attention, scaled_dot_product_attention
@@ -23,6 +24,12 @@ from graphc.functions.normalization import (
     weighted_moments,
 )
 from graphc.functions.random import dropout
+from graphc.functions.recurrent import (
+    bidirectional_dynamic_rnn,
+    dynamic_rnn,
+    static_bidirectional_rnn,
+    static_rnn,
+)
 from graphc.ir.node import Node, as_node, is_tensor
 from graphc.ir.types import float32
 from graphc.ops import compare, composite, elementwise, transcendental
@@ -31,13 +38,14 @@ from graphc.ops.movement import reshape_to
 from graphc.ops.reduce import reduce_sum
 
 __all__ = [
-    "batch_norm", "batch_norm_with_global_normalization", "batch_normalization", "bias_add", "crelu", "dropout", "elu",
-    "fused_batch_norm", "gelu", "group_norm", "hard_sigmoid", "in_top_k", "instance_norm", "l2_loss", "l2_normalize",
-    "layer_norm", "leaky_relu", "local_response_normalization", "log_poisson_loss", "log_sigmoid", "log_softmax", "lrn",
-    "masked_softmax", "moments", "multi_head_attention", "normalize_moments", "relu", "relu6",
-    "scaled_dot_product_attention", "selu", "sigmoid", "sigmoid_cross_entropy_with_logits", "silu", "softmax",
-    "softmax_cross_entropy_with_logits", "softmax_cross_entropy_with_logits_v2", "softplus", "softsign",
-    "sparse_softmax_cross_entropy_with_logits", "sufficient_statistics", "swish", "tanh",
+    "batch_norm", "batch_norm_with_global_normalization", "batch_normalization", "bias_add",
+    "bidirectional_dynamic_rnn", "crelu", "dropout", "dynamic_rnn", "elu", "fused_batch_norm", "gelu", "group_norm",
+    "hard_sigmoid", "in_top_k", "instance_norm", "l2_loss", "l2_normalize", "layer_norm", "leaky_relu",
+    "local_response_normalization", "log_poisson_loss", "log_sigmoid", "log_softmax", "lrn", "masked_softmax",
+    "moments", "multi_head_attention", "normalize_moments", "relu", "relu6", "rnn_cell", "scaled_dot_product_attention",
+    "selu", "sigmoid", "sigmoid_cross_entropy_with_logits", "silu", "softmax", "softmax_cross_entropy_with_logits",
+    "softmax_cross_entropy_with_logits_v2", "softplus", "softsign", "sparse_softmax_cross_entropy_with_logits",
+    "static_bidirectional_rnn", "static_rnn", "sufficient_statistics", "swish", "tanh",
     "weighted_cross_entropy_with_logits", "weighted_moments", "xw_plus_b", "zero_fraction",
 ]
 

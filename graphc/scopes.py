@@ -156,7 +156,7 @@ def get_variable(name: str, shape=None, dtype=None, initializer=None, regularize
         raise report(ArgumentError, f"get_variable: the variable {full!r} does not exist", rule="the scope has reuse=True"
                      + (f"; there is {', '.join(near)}" if near else ""), hint="reuse=graphc.AUTO_REUSE makes it when needed")
     wanted = as_dtype(dtype) if dtype is not None else scope.dtype
-    with graph.control_dependencies(None):
+    with graph.outside_bodies():
         value = _initial_value(full, shape, wanted, dtype is not None,
                                initializer if initializer is not None else scope.initializer)
     head, _, leaf = full.rpartition("/")
@@ -165,7 +165,7 @@ def get_variable(name: str, shape=None, dtype=None, initializer=None, regularize
     state.found[full] = made
     regularizer = regularizer if regularizer is not None else scope.regularizer
     if regularizer is not None:
-        with graph.name_scope((head + "/" if head else "") + leaf + "/Regularizer/"):
+        with graph.outside_bodies(), graph.name_scope((head + "/" if head else "") + leaf + "/Regularizer/"):
             loss = regularizer(made)
         if loss is not None:
             graph.add_to_collection(GraphKeys.REGULARIZATION_LOSSES, loss)

@@ -25,7 +25,7 @@ class Variable:
             raise report(ArgumentError, "Variable: an initial value is needed")
         graph = get_default_graph()
         graph.check_open()
-        with graph.control_dependencies(None):
+        with graph.outside_bodies():
             value = initial_value() if callable(initial_value) and not isinstance(initial_value, Node) else initial_value
             value = as_node(value, as_dtype(dtype) if dtype is not None else None, "Variable")
             if dtype is not None and value.dtype != as_dtype(dtype):

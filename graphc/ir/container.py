@@ -115,6 +115,16 @@ class Graph:
         finally:
             self._bodies.pop()
 
+    @contextlib.contextmanager
+    def outside_bodies(self):
+        """What is made inside belongs to no body, whatever is being built: variables, and what they start from."""
+        saved, self._bodies = self._bodies, []
+        try:
+            with self.control_dependencies(None):
+                yield
+        finally:
+            self._bodies = saved
+
     def is_visible(self, node) -> bool:
         """Whether a node may be used here: it was made in no body, or in one that is being built."""
         key = self.body_of.get(node)

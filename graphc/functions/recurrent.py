@@ -1,0 +1,147 @@
+"""Recurrent layers: a cell applied along time, as one loop (`dynamic_rnn`) or step by step (`static_rnn`)."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphc.errors import ArgumentError, ShapeError, report
+from graphc.functions.arrays import concat, expand_dims, transpose, zeros_like
+from graphc.functions.bodies import flatten, pack_like
+from graphc.functions.control_flow import loop_over
+from graphc.functions.math import less, where_v2
+from graphc.ir.node import Node, as_node
+from graphc.ir.types import int32
+from graphc.ops.compare import cast
+from graphc.ops.index import iota
+from graphc.rnn_cell import RNNCell
+from graphc.scopes import variable_scope
+
+
+def _check_cell(cell, what: str) -> None:
+    if not isinstance(cell, RNNCell):
+        raise report(ArgumentError, f"{what}: {cell!r:.60} is not a cell", rule="it is made from graphc.nn.rnn_cell.RNNCell")
+
+
+def _start(cell: RNNCell, batch, initial_state, dtype, what: str):
+    """The state before the first step."""
+    if initial_state is not None:
+        leaves = [as_node(s, what=what) for s in flatten(initial_state)]
+        if len(leaves) != len(flatten(cell.state_size)):
+            raise report(ArgumentError, f"{what}: initial_state has {len(leaves)} tensors, the cell's state has "
+                                        f"{len(flatten(cell.state_size))}")
+        return pack_like(initial_state, leaves)
+    if dtype is None:
+        raise report(ArgumentError, f"{what}: without initial_state, dtype must be given")
+    return cell.zero_state(batch, dtype)
+
+
+def _lengths(sequence_length, batch, what: str) -> Node | None:
+    if sequence_length is None:
+        return None
+    lengths = as_node(sequence_length, int32, what)
+    if lengths.type.rank != 1 or not lengths.dtype.is_integer:
+        raise report(ShapeError, f"{what}: sequence_length must be one integer for each row of the batch",
+                     [("sequence_length", lengths.describe())])
+    return cast(lengths, dtype=int32)
+
+
+def _chosen(alive: Node | None, new, old) -> list:
+    """The leaves of `new` in rows that are alive, else those of `old`."""
+    if alive is None:
+        return flatten(new)
+    return [where_v2(expand_dims(alive, 1), a, b) for a, b in zip(flatten(new), flatten(old), strict=True)]
+
+
+def dynamic_rnn(cell, inputs, sequence_length=None, initial_state=None, dtype=None, parallel_iterations=None,
+                swap_memory: bool = False, time_major: bool = False, scope=None):
+    """(outputs, last state) of a cell applied along time, in one native loop.
+
+    inputs           [batch, time, size], or [time, batch, size] with time_major; both sizes may be None.
+    sequence_length  [batch], integers: past its length a row's outputs are zero and its state stays.
+    initial_state    a nest like `cell.state_size`; without it zeros of `dtype`.
+    outputs          [batch, time, cell.output_size], or time first.
+    Raises ArgumentError, ShapeError.
+    """
+    _check_cell(cell, "dynamic_rnn")
+    with variable_scope(scope or "rnn"):
+        return _along(cell, inputs, sequence_length, initial_state, dtype, time_major, False, "dynamic_rnn")
+
+
+def _along(cell: RNNCell, inputs, sequence_length, initial_state, dtype, time_major: bool, reverse: bool, what: str):
+    x = as_node(inputs, what=what)
+    if x.type.rank != 3:
+        raise report(ShapeError, f"{what}: inputs must have 3 axes: batch, time and size", [("inputs", x.describe())])
+    if not time_major:
+        x = transpose(x, [1, 0, 2])
+    length, batch = x.type.shape[0], x.type.shape[1]
+    lengths = _lengths(sequence_length, batch, what)
+    start = _start(cell, batch, initial_state, dtype, what)
+    rows = [x] if lengths is None else [x, iota(shape=(length,), axis=0, dtype=int32)]
+
+    def step(state, row):
+        state = pack_like(start, state)
+        alive = None if lengths is None else less(row[1], lengths)
+        output, new = cell(row[0], state)
+        outputs = _chosen(alive, output, [zeros_like(o) for o in flatten(output)])
+        form.append(output)
+        return _chosen(alive, new, state), outputs
+    form: list = []
+    finals, stacks = loop_over(step, flatten(start), rows, length, reverse, "while")
+    if not time_major:
+        stacks = [transpose(s, [1, 0, *range(2, s.type.rank)]) for s in stacks]
+    return pack_like(form[0], stacks), pack_like(start, finals)
+
+
+def bidirectional_dynamic_rnn(cell_fw, cell_bw, inputs, sequence_length=None, initial_state_fw=None, initial_state_bw=None,
+                              dtype=None, parallel_iterations=None, swap_memory: bool = False, time_major: bool = False,
+                              scope=None):
+    """((outputs forward, outputs backward), (last state forward, last state backward)). See `dynamic_rnn`.
+
+    The backward cell goes from the last step to the first, with sequence_length from each row's own last.
+    """
+    for cell in (cell_fw, cell_bw):
+        _check_cell(cell, "bidirectional_dynamic_rnn")
+    what = "bidirectional_dynamic_rnn"
+    with variable_scope(scope or "bidirectional_rnn"):
+        with variable_scope("fw"):
+            forward = _along(cell_fw, inputs, sequence_length, initial_state_fw, dtype, time_major, False, what)
+        with variable_scope("bw"):
+            backward = _along(cell_bw, inputs, sequence_length, initial_state_bw, dtype, time_major, True, what)
+    return (forward[0], backward[0]), (forward[1], backward[1])
+
+
+def static_rnn(cell, inputs: Sequence, initial_state=None, dtype=None, sequence_length=None, scope=None):
+    """(list of outputs, last state) of a cell applied to a list of inputs [batch, size], one after the other, unrolled."""
+    _check_cell(cell, "static_rnn")
+    if not isinstance(inputs, (list, tuple)) or not inputs:
+        raise report(ArgumentError, "static_rnn: inputs must be a list of tensors", hint="graphc.unstack(x, axis=1) makes one")
+    with variable_scope(scope or "rnn"):
+        return _unrolled(cell, [as_node(x) for x in inputs], initial_state, dtype, sequence_length, False, "static_rnn")
+
+
+def _unrolled(cell: RNNCell, inputs: Sequence[Node], initial_state, dtype, sequence_length, reverse: bool, what: str):
+    batch = inputs[0].type.shape[0]
+    state = _start(cell, batch, initial_state, dtype, what)
+    lengths = _lengths(sequence_length, batch, what)
+    outputs: list = [None] * len(inputs)
+    for t in reversed(range(len(inputs))) if reverse else range(len(inputs)):
+        alive = None if lengths is None else less(as_node(t, int32), lengths)
+        output, new = cell(inputs[t], state)
+        outputs[t] = pack_like(output, _chosen(alive, output, [zeros_like(o) for o in flatten(output)]))
+        state = pack_like(state, _chosen(alive, new, state))
+    return outputs, state
+
+
+def static_bidirectional_rnn(cell_fw, cell_bw, inputs: Sequence, initial_state_fw=None, initial_state_bw=None, dtype=None,
+                             sequence_length=None, scope=None):
+    """(list of outputs, last state forward, last state backward); an output holds both directions' side by side."""
+    what = "static_bidirectional_rnn"
+    for cell in (cell_fw, cell_bw):
+        _check_cell(cell, what)
+    nodes = [as_node(x) for x in inputs]
+    with variable_scope(scope or "bidirectional_rnn"):
+        with variable_scope("fw"):
+            forward, state_fw = _unrolled(cell_fw, nodes, initial_state_fw, dtype, sequence_length, False, what)
+        with variable_scope("bw"):
+            backward, state_bw = _unrolled(cell_bw, nodes, initial_state_bw, dtype, sequence_length, True, what)
+    return [concat([a, b], 1) for a, b in zip(forward, backward, strict=True)], state_fw, state_bw
+
