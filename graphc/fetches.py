@@ -158,8 +158,7 @@ class Run:
         session, program = self.session, self.program
         values = values if self.reorder is None else self.reorder(tuple(values))
         if program is not None and not session.closed:
-            with session.lock:
-                found = program.run_fast(values)
+            found = program.run_fast(values)
             if found is not None:
                 return self.rebuild(found)
             values = tuple(values)
@@ -169,13 +168,10 @@ class Run:
         """The fetched values; feeds are checked and converted, and the program is made if there is none."""
         arrays = [feed_array(n, v) for n, v in zip(self.program_feeds, values, strict=True)]
         session = self.session
-        with session.lock:
-            session.check_open()
-            program = self.program
-            if program is None:
-                program = session.compiled(self.fetches, self.program_feeds, arrays)
-            found = program.run(arrays)
-            self.program = program
+        session.check_open()
+        program = self.program or session.compiled(self.fetches, self.program_feeds, arrays)
+        found = program.run(arrays)
+        self.program = program
         return found
 
     def bound(self) -> Callable:
@@ -185,8 +181,7 @@ class Run:
         def call(*values):
             program = self.program
             if program is not None and not session.closed:
-                with session.lock:
-                    found = program.run_fast(values)
+                found = program.run_fast(values)
                 if found is not None:
                     return rebuild(found)
             if len(values) != count:

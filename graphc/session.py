@@ -14,6 +14,7 @@ from graphc.feeds import feed_array
 from graphc.fetches import LEAVES, Run, nest_key
 from graphc.ir.container import Graph, get_default_graph
 from graphc.ir.node import OPERATORS, Node
+from graphc.runtime.access import Access
 from graphc.runtime.memory import aligned
 from graphc.variable import Variable
 
@@ -33,13 +34,14 @@ def get_default_session() -> Session | None:
 
 class Store:
     """The variables' values in one session: arrays at fixed addresses. `counter` is the number of the next run, which random
-    ops count.
+    ops count; `access` says who may touch the values.
     """
 
     def __init__(self):
         self.arrays: dict[Node, np.ndarray] = {}
         self.initialised: set[Node] = set()
         self.counter = np.zeros(1, np.int64)
+        self.access = Access()
 
     def array(self, handle: Node) -> np.ndarray:
         """The memory of a variable, made when first asked for; its content counts only once it is initialised."""
@@ -59,9 +61,10 @@ class Session:
     """Runs parts of a graph and keeps its variables between runs.
 
     Use as a context manager, or call `close()`. A run is a transaction: it reads variables as they were when it started and
-    commits what it writes at its end; a run that fails changes nothing. Runs of one session are done one after another;
-    they may come from several Python threads. Each run of a session, whatever it fetches, has its own number, which random
-    ops count: two sessions that do the same runs get the same numbers from seeded ops.
+    commits what it writes at its end; a run that fails changes nothing. Runs may come from several Python threads: those
+    that only read overlap, one that writes waits for the others and they for it. Each run of a session, whatever it
+    fetches, has its own number, which random ops count: two sessions that do the same runs get the same numbers from
+    seeded ops.
     """
 
     def __init__(self, target: str = "", graph: Graph | None = None, config=None):
@@ -69,7 +72,6 @@ class Session:
             raise report(SessionError, f"Session: graph={graph!r:.60} is not a graphc.Graph")
         self.graph = graph if graph is not None else get_default_graph()
         self.store = Store()
-        self.lock = threading.RLock()
         self.closed = False
         self._runs: dict = {}
         self._compiled: dict = {}
@@ -126,7 +128,7 @@ class Session:
     # life --------------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Forget the variables and programs. A closed session runs nothing."""
+        """Forget the variables and programs. A closed session runs nothing; a run in another thread comes to its end."""
         self.closed = True
         self._runs.clear()
         self._compiled.clear()
@@ -158,9 +160,13 @@ class Session:
     def compiled(self, fetches: tuple[Node, ...], feeds: tuple[Node, ...], arrays: Sequence[np.ndarray]) -> Compiled:
         """The compiled program of fetched and fed tensors."""
         key = (fetches, feeds)
-        if key not in self._compiled:
-            self._compiled[key] = compile_graph(self.store, fetches, feeds, arrays)
-        return self._compiled[key]
+        store = self.store
+        with store.access.preparing:
+            self.check_open()
+            found = self._compiled.get(key)
+            if found is None:
+                found = self._compiled[key] = compile_graph(store, fetches, feeds, arrays)
+        return found
 
     def load_variable(self, variable: Variable, value) -> None:
         """Set a variable's value, outside any run."""
@@ -168,10 +174,11 @@ class Session:
             raise report(StateError, f"the variable {variable.name!r} is not an element of the session's graph",
                          [("variable", variable.handle.describe())])
         array = feed_array(variable.handle, value)
-        with self.lock:
+        store = self.store
+        with store.access.writing():
             self.check_open()
-            self.store.array(variable.handle)[...] = array
-            self.store.initialised.add(variable.handle)
+            store.array(variable.handle)[...] = array
+            store.initialised.add(variable.handle)
 
 
 class InteractiveSession(Session):
@@ -218,9 +225,9 @@ _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    """In the child no other thread exists: a lock that one of them held would never be free."""
+    """In the child no other thread exists: what one of them held would never be free."""
     for session in list(_sessions):
-        session.lock = threading.RLock()
+        session.store.access.after_fork()
 
 
 if hasattr(os, "register_at_fork"):

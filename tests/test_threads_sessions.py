@@ -1,4 +1,6 @@
-"""Sessions and Python threads: one session from many threads, sessions side by side, Ctrl-C, fork, frames left busy."""
+"""Sessions and Python threads: one session from many threads, runs that overlap and runs that wait, sessions side by side,
+Ctrl-C, fork, lanes left busy.
+"""
 import _thread
 import os
 import signal
@@ -12,7 +14,7 @@ import pytest
 
 import graphc as tf
 from graphc.runtime import driver, threads
-from graphc.runtime.layout import Busy, FrameWord
+from graphc.runtime.layout import AccessWord, Busy
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -123,30 +125,234 @@ def test_errors_stay_with_their_run():
         in_threads(4, work)
 
 
-def instance(session):
-    return next(iter(session._compiled.values())).last
+def native(session):
+    return next(iter(session._compiled.values()))
 
 
-def test_a_frame_left_busy_by_an_error_that_nobody_took():
+def test_a_lane_left_busy_by_an_error_that_nobody_took():
     x, y = failing()
     with tf.Session() as session:
         call = session.make_callable(y, [x])
-        good = np.ones(2, np.float32)
+        good, bad = np.ones(2, np.float32), np.array([np.nan, 1], np.float32)
         assert call(good).tolist() == [1, 1]
-        found = instance(session)
-        status = found.call(np.array([np.nan, 1], np.float32), np.empty(2, np.float32))
-        assert status == 2 and found.frame[FrameWord.BUSY] == Busy.FAILED
-        assert call(good).tolist() == [1, 1]                     # the old error is not this run's
-        found.frame[FrameWord.BUSY] = Busy.RUNNING
-        with pytest.raises(tf.errors.SessionError, match="another thread"):
-            call(good)
-        found.process = -1                                       # as after a fork in the middle of a run
-        assert call(good).tolist() == [1, 1]
+        found, lanes = native(session).last[0], native(session).executable.lanes
+        assert found.call(bad, np.empty(2, np.float32)) == 2 and lanes[0].words[0] == Busy.FAILED
+        assert call(good).tolist() == [1, 1]                     # on another lane: the old error is not this run's
+        assert len(lanes) == 2
+        lanes[0].process = -1                                    # as after a fork in the middle of a run
+        lanes[1].words[0] = Busy.RUNNING
+        assert call(good).tolist() == [1, 1] and len(lanes) == 2 and lanes[0].words[0] == Busy.FREE
         with pytest.raises(tf.errors.RunError):
-            call(np.array([np.nan, 1], np.float32))
+            call(bad)
         with pytest.raises(ValueError, match="no failed run"):
             driver.take_error(found.frame)
         assert call(good).tolist() == [1, 1]
+
+
+# overlapping runs --------------------------------------------------------------------------------------------------------
+
+
+def in_background(work):
+    """Starts `work` in a thread; gives (thread, list that gets its result or error)."""
+    found = []
+
+    def body():
+        try:
+            found.append(work())
+        except BaseException as e:
+            found.append(e)
+    thread = threading.Thread(target=body)
+    thread.start()
+    return thread, found
+
+
+def finishes(thread, seconds=30):
+    thread.join(seconds)
+    return not thread.is_alive()
+
+
+@pytest.fixture
+def counted():
+    """(session, x, a tensor that reads v, an operation that adds 1 to v); v = 1, all compiled."""
+    x = tf.placeholder(tf.float32, [None])
+    v = tf.Variable(1.0)
+    total, step = tf.reduce_sum(x) * v, v.assign_add(1.0)
+    with tf.Session() as session:
+        session.run(v.initializer)
+        session.run(total, {x: [1, 2]})
+        yield session, x, total, step
+
+
+FED = np.array([1, 2], np.float32)
+
+
+def test_a_reader_does_not_wait_for_a_reader(counted):
+    session, x, total, _ = counted
+    call = session.make_callable(total, [x])
+    with session.store.access.reading():
+        for work in (lambda: session.run(total, {x: FED}), lambda: session.run(total, {x: [1, 2]}), lambda: call(FED)):
+            thread, found = in_background(work)
+            assert finishes(thread) and found == [3]
+    assert not session.store.access.words.any()
+
+
+@pytest.mark.parametrize("fed", [FED, [1, 2]])
+def test_a_reader_waits_for_a_writer(counted, fed):
+    session, x, total, step = counted
+    with session.store.access.writing():
+        thread, found = in_background(lambda: session.run(total, {x: fed}))
+        assert not finishes(thread, 0.05)
+        session.run(step)                                        # the owner's own runs go on
+    assert finishes(thread) and found == [6]
+
+
+def test_a_writer_waits_for_readers_and_goes_first(counted):
+    session, x, total, step = counted
+    session.run(step)
+    with session.store.access.reading():
+        writer, wrote = in_background(lambda: session.run(step))
+        assert not finishes(writer, 0.05)
+        reader, read = in_background(lambda: session.run(total, {x: FED}))
+        assert not finishes(reader, 0.05)                        # or a writer might wait forever
+        with pytest.raises(tf.errors.SessionError, match="a run that writes variables inside one that reads them"):
+            session.run(step)                                    # it would wait for itself
+        assert session.run(total, {x: FED}) == 6                 # an inner reader must not wait
+    assert finishes(writer) and finishes(reader) and wrote == [3] and read == [9]
+
+
+def test_a_native_writer_steps_back_without_a_trace(counted):
+    session, x, total, step = counted
+    session.run(step)
+    words, write = session.store.access.words, next(c for c in session._compiled.values() if c.written and c.read).last[0]
+    for word in (AccessWord.READERS, AccessWord.WANTED, AccessWord.WRITER):
+        words[word] = 1
+        assert write.try_run([]) is None
+        assert words[word] == 1 and words.sum() == 1 and write.lane.is_free()
+        words[word] = 0
+    assert write.try_run([]) == [3] and not words.any()
+
+
+def test_long_readers_overlap():
+    """The same program, at the same size: each run has its own arena."""
+    x = tf.placeholder(tf.float32, [300, 300])
+    y = x
+    for _ in range(40):
+        y = tf.tanh(tf.matmul(y, x))
+    y = tf.reduce_sum(y, 0)
+    overlapped = []
+    with tf.Session() as session:
+        call = session.make_callable(y, [x])
+        feeds = [np.random.default_rng(k).normal(size=(300, 300)).astype(np.float32) / 17 for k in range(3)]
+        want = [call(f) for f in feeds]
+
+        def work(number):
+            for _ in range(10):
+                assert call(feeds[number]).tobytes() == want[number].tobytes()
+                overlapped.append(session.store.access.words[AccessWord.READERS])
+        in_threads(3, work)
+        assert not session.store.access.words.any()
+        assert max(overlapped) > 0 and 2 <= len(native(session).executable.lanes) <= 3
+
+
+def test_readers_see_consistent_variables():
+    x = tf.placeholder(tf.float32, [])
+    v, w = tf.Variable(np.zeros(50_000, np.float32)), tf.Variable(np.zeros((7, 3), np.float32))
+    step = tf.group(v.assign_add(tf.fill([50_000], x)), w.assign_add(tf.fill([7, 3], x)))
+    total = tf.reduce_max(v) - tf.reduce_min(w), tf.reduce_min(v) - tf.reduce_max(w), v + 0.0
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        write, read = session.make_callable(step, [x]), session.make_callable(total)
+
+        def work(number):
+            for k in range(60):
+                if number < 2:
+                    write(np.float32(1)) if k % 2 else session.run(step, {x: 1})
+                else:
+                    high, low, whole = read() if k % 2 else session.run(total)
+                    assert high == 0 and low == 0 and (whole == whole[0]).all()
+        in_threads(4, work)
+        assert session.run(tf.reduce_sum(w)) == 120 * 21
+        assert not session.store.access.words.any()
+
+
+def test_loading_a_variable_waits_too(counted):
+    session, x, total, _ = counted
+    variable = session.graph.variables[0]
+    with session.store.access.reading():
+        thread, _ = in_background(lambda: variable.load(5, session))
+        assert not finishes(thread, 0.05)
+    assert finishes(thread) and session.run(total, {x: FED}) == 15
+
+
+def test_the_interpreter_in_threads(monkeypatch):
+    monkeypatch.setattr(tf.options, "device", "numpy")
+    v = tf.Variable(0.0)
+    step, total = v.assign_add(1.0), v * 2
+    with tf.Session() as session:
+        session.run(v.initializer)
+
+        def work(number):
+            for _ in range(100):
+                session.run(step)
+                assert session.run(total) >= 2
+        in_threads(3, work)
+        assert session.run(v) == 300
+
+
+def test_run_numbers_are_unique():
+    x = tf.random_uniform([], seed=1, dtype=tf.float64)
+    found = []
+    with tf.Session() as session:
+        session.run(x)
+        in_threads(4, lambda number: found.extend(session.run(x) for _ in range(200)))
+        assert len(set(found)) == 800 and session.store.counter[0] == 801
+
+
+def test_closing_while_others_run():
+    x = tf.placeholder(tf.float32, [None])
+    v = tf.Variable(1.0)
+    total, step = tf.reduce_sum(tf.tanh(x)) * 0 + v, v.assign_add(1.0)
+    session = tf.Session()
+    session.run(v.initializer)
+    calls = [session.make_callable(f, [x]) if f is total else session.make_callable(f) for f in (total, step)]
+    fed = np.ones(100_000, np.float32)
+    started = threading.Barrier(5)
+
+    def work(number):
+        call, feeds = (calls[0], (fed,)) if number % 2 else (calls[1], ())
+        assert call(*feeds) >= 1
+        started.wait()
+        while True:
+            assert call(*feeds) >= 1
+    threads_ = [in_background(lambda k=k: work(k)) for k in range(4)]
+    started.wait()
+    session.close()
+    for thread, found in threads_:
+        assert finishes(thread)
+        assert isinstance(found[0], tf.errors.SessionError) and "the session is closed" in str(found[0]), found
+    with pytest.raises(tf.errors.SessionError, match="closed"):
+        v.load(1.0, session)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_fork_while_others_hold_the_variables(counted):
+    session, x, total, step = counted
+    session.run(step)
+    held, stop = threading.Event(), threading.Event()
+
+    def hold():
+        with session.store.access.reading():
+            held.set()
+            stop.wait()
+    thread, _ = in_background(hold)
+    held.wait()
+    child = os.fork()
+    if not child:
+        fine = session.run(step) == 3 and session.run(total, {x: FED}) == 9
+        os._exit(0 if fine else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    stop.set()
+    assert finishes(thread) and session.run(step) == 3
 
 
 def test_ctrl_c():

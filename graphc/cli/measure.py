@@ -105,7 +105,7 @@ def memory_of(executable: Executable, arrays: Sequence[np.ndarray], outputs: Seq
     """The memory of a program that has run on `arrays`."""
     def total(values) -> int:
         return sum(np.asarray(v).nbytes for v in values)
-    return Memory(executable.arena[0].nbytes, total(executable.variables), total(outputs), total(executable.constants),
+    return Memory(executable.arena_bytes(), total(executable.variables), total(outputs), total(executable.constants),
                   total(arrays))
 
 

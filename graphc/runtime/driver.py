@@ -73,6 +73,7 @@ def new_frame(records, arguments=(), *, threads=1, release_gil=False, error=0, c
     frame[FrameWord.RELEASE_GIL] = release_gil
     frame[FrameWord.COUNTER] = counter or _word_address(frame, FrameWord.OWN_COUNTER)
     frame[FrameWord.STOPPED_AT] = frame[FrameWord.TRIAL] = -1
+    frame[FrameWord.BUSY_AT] = _word_address(frame, FrameWord.BUSY)
     return frame
 
 
@@ -104,16 +105,19 @@ class _MethodDefinition(ctypes.Structure):
 
 
 @once
-def _definition():
-    """The one definition behind all bound calls: they differ in `self`, the frame.  Python keeps a pointer to it."""
+def _definitions():
+    """The definitions behind all bound calls: those that ask for the variables, and those whose caller holds them.  They
+    differ in `self`, the frame.  Python keeps pointers to them.
+    """
     check_array_layout()
     engine = native.engine()
     engine.array_type.value = id(np.ndarray)
     engine.start_pool.value = ctypes.cast(_start_pool, ctypes.c_void_p).value
     doc = b"Runs a compiled program on arrays; gives a graphc.runtime.layout.Result."
-    definition = _MethodDefinition(b"run_program", engine.entry_address, METH_FASTCALL, doc)
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(definition))        # a bound call may outlive this module at exit
-    return definition
+    definitions = (_MethodDefinition(b"run_program", engine.entry_address, METH_FASTCALL, doc),
+                   _MethodDefinition(b"run_program_with_variables", engine.entry_with_variables_address, METH_FASTCALL, doc))
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(definitions))        # a bound call may outlive this module at exit
+    return definitions
 
 
 @ctypes.CFUNCTYPE(None)
@@ -121,10 +125,12 @@ def _start_pool():
     thread_pool.pool()
 
 
-def bind(frame):
+def bind(frame, has_variables=False):
     """A builtin function of the frame's array arguments that runs it and returns a `Result`.
 
     It owns the frame.  `FAILED` leaves the frame busy until `take_error(frame)`.
+    has_variables: whoever calls it holds the variables already (`Access`); else it asks for them, and gives BUSY where it
+    may not have them now.
     """
     _check_frame(frame)
     if frame[FrameWord.THREADS] > 1 and not thread_pool.is_started():
@@ -132,7 +138,7 @@ def bind(frame):
     make = ctypes.pythonapi.PyCFunction_NewEx
     make.restype = ctypes.py_object
     make.argtypes = [ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p]
-    return make(ctypes.addressof(_definition()), frame, None)
+    return make(ctypes.addressof(_definitions()[has_variables]), frame, None)
 
 
 def run(frame, threads=None):
@@ -146,12 +152,13 @@ def run(frame, threads=None):
 
 def take_error(frame):
     """The error of a run that returned FAILED; the frame is free again."""
-    if frame[FrameWord.BUSY] != Busy.FAILED:
+    busy = ctypes.c_int64.from_address(int(frame[FrameWord.BUSY_AT]))
+    if busy.value != Busy.FAILED:
         raise ValueError("no failed run: take_error belongs after a run that returned FAILED, once")
     slot = (ctypes.c_int64 * ErrorWord.SIZE).from_address(int(frame[FrameWord.ERROR]))
     error = RunError(*slot, int(frame[FrameWord.STOPPED_AT]))
     slot[ErrorWord.STATE] = 0
-    frame[FrameWord.BUSY] = Busy.FREE
+    busy.value = Busy.FREE
     return error
 
 

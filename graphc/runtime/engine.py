@@ -6,6 +6,7 @@ they build on each other: gates, barrier, a thread's share of a run, the worker 
 import ctypes
 
 from graphc.runtime.layout import (
+    AccessWord,
     ArgumentFlag,
     ArgumentWord,
     Busy,
@@ -207,9 +208,49 @@ def learn(c, frame, time):
     frame[FrameWord.TRIAL] = (number + 1 < TRIAL_PERIOD).choose(number + 1, 0)
 
 
+# Variables: many runs may read them at once, or one may write. A run that may not begin steps back at once; waiting is
+# Python's part (`access.py`), which sets WANTED and waits until the words are free. Whoever comes sets his own word
+# first and looks at the others' then, so of two that exclude each other at least one steps back.
+
+@native
+def enter(c, frame):
+    """1 if the run may begin: then `leave` must follow."""
+    access = frame[FrameWord.ACCESS]
+    readers, writer = access.at(AccessWord.READERS), access.at(AccessWord.WRITER)
+    with c.if_(access == 0):
+        c.return_(1)
+    with c.if_(frame[FrameWord.WRITES] != 0):
+        with c.if_(c.take(writer)):
+            with c.if_((c.atomic_load(readers) == 0) & (c.atomic_load(access.at(AccessWord.WANTED)) == 0)):
+                c.return_(1)
+            c.atomic_store(writer, 0)
+        c.return_(0)
+    c.atomic_add(readers, 1)
+    with c.if_((c.atomic_load(writer) == 0) & (c.atomic_load(access.at(AccessWord.WANTED)) == 0)):
+        c.return_(1)
+    c.atomic_add(readers, -1)
+
+
+@native_inline
+def leave(c, frame):
+    access = frame[FrameWord.ACCESS]
+    with c.if_(access != 0):
+        with c.if_else(frame[FrameWord.WRITES] != 0) as (writes, reads):
+            with writes:
+                c.atomic_store(access.at(AccessWord.WRITER), 0)
+            with reads:
+                c.atomic_add(access.at(AccessWord.READERS), -1)
+
+
+@native
+def add_to_word(c, address, amount):
+    """Adds atomically, and gives the value from before."""
+    c.return_(c.atomic_add(address, amount))
+
+
 @native
 def run_taken(c, frame, threads):
-    """Runs a frame whose BUSY word the caller has set; gives OK or FAILED."""
+    """Runs a frame whose busy word the caller has set; gives OK or FAILED."""
     frame[FrameWord.ERROR][ErrorWord.STATE] = 0
     frame[FrameWord.STOPPED_AT] = -1
     frame[FrameWord.RUN] = c.atomic_add(frame[FrameWord.COUNTER], 1)
@@ -229,16 +270,16 @@ def run_taken(c, frame, threads):
     learn(c, frame, c.clock() - start)
     with c.if_(failed(c, frame) != 0, likely=False):
         # Not free, lest another thread's run clears the error before this one's caller has read it.
-        c.atomic_store(frame.at(FrameWord.BUSY), Busy.FAILED)
+        c.atomic_store(frame[FrameWord.BUSY_AT], Busy.FAILED)
         c.return_(Result.FAILED)
-    c.atomic_store(frame.at(FrameWord.BUSY), Busy.FREE)
+    c.atomic_store(frame[FrameWord.BUSY_AT], Busy.FREE)
     c.return_(Result.OK)
 
 
 @native
 def run(c, frame, threads):
     """For Python's slow path, called without the GIL."""
-    with c.if_(c.take(frame.at(FrameWord.BUSY))):
+    with c.if_(c.take(frame[FrameWord.BUSY_AT])):
         c.return_(run_taken(c, frame, threads))
     c.return_(Result.BUSY)
 
@@ -279,8 +320,8 @@ def descriptor(frame, number):
     return frame[FrameWord.ARGUMENTS] + number * (ArgumentWord.SIZE * BYTES)
 
 
-@native
-def entry(c, self, arguments, count):
+def bound_call(c, self, arguments, count, asks):
+    """asks: the run asks for the variables; else its caller holds them already."""
     frame = (self + ARRAY_DATA)[0]
     with c.if_((frame[FrameWord.THREADS] > 1) & (POOL.address(c)[0] == 0), likely=False):
         c.call_address(START_POOL.address(c)[0])          # before the checks: it lets other Python threads run
@@ -289,21 +330,41 @@ def entry(c, self, arguments, count):
     with c.count(count) as k:
         with c.if_(fits(c, arguments[k], descriptor(frame, k)) == 0, likely=False):
             c.return_(PY_LONG(c, k + Result.MISMATCH))
-    with c.if_else(c.take(frame.at(FrameWord.BUSY))) as (free, taken):
+    with c.if_else(c.take(frame[FrameWord.BUSY_AT])) as (free, taken):
         with taken:
             c.return_(PY_LONG(c, Result.BUSY))
-        with free:                                         # only now: a run in progress reads the patched words
-            with c.count(count) as k:
+        with free:
+            if asks:
+                with c.if_(enter(c, frame) == 0, likely=False):
+                    c.atomic_store(frame[FrameWord.BUSY_AT], Busy.FREE)
+                    c.return_(PY_LONG(c, Result.BUSY))
+            with c.count(count) as k:                      # only now: a run in progress reads the patched words
                 patch(c, arguments[k], descriptor(frame, k))
+
+    def run_and_leave():
+        result = run_taken(c, frame, frame[FrameWord.THREADS])
+        if asks:
+            leave(c, frame)
+        return result
     with c.if_(frame[FrameWord.RELEASE_GIL] != 0):
         state = SAVE_THREAD(c)
-        result = run_taken(c, frame, frame[FrameWord.THREADS])
+        result = run_and_leave()
         RESTORE_THREAD(c, state)
         c.return_(PY_LONG(c, result))
-    c.return_(PY_LONG(c, run_taken(c, frame, frame[FrameWord.THREADS])))
+    c.return_(PY_LONG(c, run_and_leave()))
 
 
-EXPORTED = [entry, run, worker_loop, make_gate, advance, reach, take_lock]
+@native
+def entry(c, self, arguments, count):
+    bound_call(c, self, arguments, count, asks=True)
+
+
+@native
+def entry_with_variables(c, self, arguments, count):
+    bound_call(c, self, arguments, count, asks=False)
+
+
+EXPORTED = [entry, entry_with_variables, run, worker_loop, make_gate, advance, reach, take_lock, add_to_word]
 
 
 class Engine:
@@ -315,12 +376,14 @@ class Engine:
         self.library = load_objects({"driver": object_code}, exports=functions + words,
                                     allowed=imports, imports=imports)
         self.entry_address = self.library.address(entry.name)
+        self.entry_with_variables_address = self.library.address(entry_with_variables.name)
         self.run = self._callable(run)
         self.worker_loop = self._callable(worker_loop)
         self.make_gate = self._callable(make_gate)
         self.advance = self._callable(advance)
         self.reach = self._callable(reach)
         self.take_lock = self._callable(take_lock)
+        self.add_to_word = self._callable(add_to_word)
         self.array_type, self.pool, self.start_pool = (
             ctypes.c_int64.from_address(self.library.address(word)) for word in words)
         # Worker threads may still be inside this code when the interpreter takes its modules apart: never unload it.

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from graphc.errors import FeedError, Location, ParseError, RunError, SessionError, report
+from graphc.errors import FeedError, Location, ParseError, RunError, report
 from graphc.ir import dims
 from graphc.program import ArraySpec, FailureSpec, Program
 from graphc.runtime import driver, threads
-from graphc.runtime.layout import FrameWord, Result
+from graphc.runtime import engine as native
+from graphc.runtime.access import Access
+from graphc.runtime.layout import Busy, ErrorWord, Result
 from graphc.runtime.loader import load_objects
 from graphc.runtime.memory import ALIGNMENT, Pool, Slot, aligned
 from graphc.runtime.template import Template
@@ -40,11 +42,13 @@ def thread_count() -> int:
 
 
 class Executable:
-    """A loaded program: native kernels, and instances for the sizes met so far."""
+    """A loaded program: native kernels, and lanes with instances for the sizes met so far."""
 
-    def __init__(self, program: Program, variables: Sequence[np.ndarray], counter: np.ndarray | None = None):
+    def __init__(self, program: Program, variables: Sequence[np.ndarray], counter: np.ndarray | None = None,
+                 access: Access | None = None, writes: bool = False):
         """variables: the arrays that hold the variables' values, one for each of `program.variables`, at fixed addresses.
         counter: one int64, the number of the next run; programs of one session count together.
+        access: who may touch the variables; without one, the caller sees to it. writes: whether a run writes variables.
         """
         self.program = program
         self.variables = tuple(variables)
@@ -53,26 +57,39 @@ class Executable:
         self.constants = tuple(_aligned_copy(c) for c in program.constants)
         self.layout = _layout_function(program)
         self.binder = _binder(program)
-        self.instances: OrderedDict[tuple, Instance] = OrderedDict()
-        self.arena = aligned((0,), np.dtype(np.uint8))
+        self.lanes = [Lane()]
         self.counter = np.zeros(1, np.int64) if counter is None else counter
-        self.error = np.zeros(4, np.int64)
         self.constant_addresses = [c.ctypes.data for c in self.constants]
         self.variable_addresses = [v.ctypes.data for v in self.variables]
         self.dense = [r.dense for r in program.records]
-        self.template = Template(program, self.addresses, self.layout, self.error.ctypes.data, self.counter.ctypes.data)
+        self.template = Template(program, self.addresses, self.layout, self.counter.ctypes.data,
+                                 access.address if access else 0, writes)
+        self.access = access
+        if access is not None:
+            access.join(native.engine())
 
     def instance(self, arrays: Sequence[np.ndarray]) -> Instance:
-        """The instance for the sizes of these feeds. Raises ShapeError or FeedError."""
+        """The instance for the sizes of these feeds, on a lane that nobody runs at the moment. Raises ShapeError or FeedError.
+
+        Not for several Python threads at once.
+        """
+        lane = next((lane for lane in self.lanes if lane.is_free()), None)
+        if lane is None:
+            lane = Lane()
+            self.lanes.append(lane)
         key = (thread_count(), *(a.shape for a in arrays))
-        found = self.instances.get(key)
+        found = lane.instances.get(key)
         if found is None:
-            found = self.instances[key] = Instance(self, self.sizes(arrays))
-            if len(self.instances) > KEPT_SIZES:
-                self.instances.popitem(last=False)
+            found = lane.instances[key] = Instance(self, lane, self.sizes(arrays))
+            if len(lane.instances) > KEPT_SIZES:
+                lane.instances.popitem(last=False)
         else:
-            self.instances.move_to_end(key)
+            lane.instances.move_to_end(key)
         return found
+
+    def arena_bytes(self) -> int:
+        """Memory of all arenas."""
+        return sum(lane.arena[0].nbytes for lane in self.lanes)
 
     def sizes(self, arrays: Sequence[np.ndarray]) -> tuple[int, ...]:
         """The sizes of the program's named dims. Raises FeedError when a shape does not fit."""
@@ -131,74 +148,112 @@ def run_error(spec: FailureSpec, place: str, value, limit: int | None) -> Except
     return report(RunError, f"{spec.op}: {spec.message}: {place} = {value}{rule}", location=_location(spec.location))
 
 
-class Instance:
-    """A program bound to sizes: the argument table, the arena, and the native call."""
+class Lane:
+    """What one run of a program at a time uses: an arena, an error slot, and a word that says whether a run is on. Instances
+    for different sizes share it; runs that overlap need a lane each.
+    """
 
-    def __init__(self, executable: Executable, sizes: tuple[int, ...]):
+    def __init__(self):
+        self.words = np.zeros(1 + ErrorWord.SIZE, np.int64)
+        self.arena = aligned((0,), np.dtype(np.uint8))
+        self.instances: OrderedDict[tuple, Instance] = OrderedDict()
+        self.process = os.getpid()
+
+    def is_free(self) -> bool:
+        """Whether no run is on. What another thread ran here when this process was forked off counts as over. A lane whose
+        last run failed waits for its error to be taken.
+        """
+        if self.process != os.getpid():
+            self.words[:] = 0
+            self.process = os.getpid()
+        return self.words[0] == Busy.FREE
+
+    def room(self, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """The arena, at least `size` bytes."""
+        if self.arena[0].size < size:
+            size = max(size, 2 * self.arena[0].size)  # or every larger batch would touch fresh pages again
+            self.arena = aligned((size,), np.dtype(np.uint8))
+        return self.arena
+
+
+class Instance:
+    """A program bound to sizes: the argument table, the arena, and the native calls."""
+
+    def __init__(self, executable: Executable, lane: Lane, sizes: tuple[int, ...]):
         program = executable.program
-        self.executable, self.sizes = executable, sizes
+        self.executable, self.lane, self.sizes = executable, lane, sizes
         count = thread_count()
         env = dict(zip(program.names, sizes, strict=True))
         words, shapes, outputs, work, total = executable.layout(
             count, 0, executable.constant_addresses, executable.variable_addresses, **env)
-        self.arena = self.room(executable, total)
+        arena = lane.room(total)
+        busy = lane.words.ctypes.data
         times = [w / (DENSE_RATE if dense else LOOP_RATE) for w, dense in zip(work, executable.dense, strict=True)]
         total_time = sum(times)
-        self.frame, self.call = executable.template.instance(
-            words, [d for shape in (*shapes, *outputs) for d in shape], self.arena[0].ctypes.data,
+        self.frame = executable.template.instance(
+            words, [d for shape in (*shapes, *outputs) for d in shape], arena[0].ctypes.data, busy, busy + 8,
             [t < SERIAL_MICROSECONDS for t in times], count if total_time > TEAM_MICROSECONDS else 1,
             alone_first=total_time < PARALLEL_MICROSECONDS, release_gil=total_time > RELEASE_MICROSECONDS,
-            keep=(executable, self.arena))
-        self.generation, self.process = threads.generation, os.getpid()
+            keep=(executable, arena, lane))
+        self.call, self.call_with_variables = driver.bind(self.frame), driver.bind(self.frame, has_variables=True)
+        self.generation = threads.generation
         self.scalars = [not shape for shape in outputs]
-        # Scalars leave as values, so their memory is used again by each run.
-        dtypes = [np.dtype(spec.dtype) for spec in program.outputs]
-        self.outputs = [np.empty(shape, d) for shape, d in zip(outputs, dtypes, strict=True)] if all(self.scalars) else []
+        self.dtypes = [np.dtype(spec.dtype) for spec in program.outputs]
+        self.spare: list[list[np.ndarray]] = []  # memory for scalars, which leave as values: none that a run uses now
         self.pools = None if all(self.scalars) else [
-            Slot(d) if scalar else Pool(shape, d) for shape, d, scalar in zip(outputs, dtypes, self.scalars, strict=True)]
-
-    def room(self, executable: Executable, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """The arena: shared by the instances of a program, which never run at the same time."""
-        if executable.arena[0].size < size:
-            size = max(size, 2 * executable.arena[0].size)  # or every larger batch would touch fresh pages again
-            executable.arena = aligned((size,), np.dtype(np.uint8))
-        return executable.arena
+            Slot(d) if scalar else Pool(shape, d) for shape, d, scalar in zip(outputs, self.dtypes, self.scalars, strict=True)]
 
     def is_current(self) -> bool:
         """Whether the number of threads is still the one that this instance was made for."""
         return self.generation == threads.generation
 
     def run(self, arrays: Sequence[np.ndarray]) -> list:
-        """Run on feeds of exactly this instance's shapes and dtypes; the fetched values. Raises RunError."""
-        found = self.try_run(arrays)
+        """Run on feeds of exactly this instance's shapes and dtypes, when nobody else runs it; the fetched values. The caller
+        has access to the variables. Raises RunError.
+        """
+        found = self.run_if_free(arrays)
         if found is None:
-            raise AssertionError("the driver refused prepared arguments")
+            raise AssertionError("another thread runs this instance")
         return found
 
-    def try_run(self, values: Sequence) -> list | None:
-        """Like `run` for values that may not fit: then None, and nothing was run."""
-        outputs = self.outputs if self.pools is None else [pool.take() for pool in self.pools]
-        status = self.call(*values, *outputs)
-        if status:
-            if status >= Result.COUNT:
-                return None
-            if status == Result.FAILED:
-                raise self.executable.failure(self)
-            self.recover()
-            return self.try_run(values)
-        if self.pools is None:
-            return [o[()] for o in outputs]
-        return [o[()] if scalar else o for o, scalar in zip(outputs, self.scalars, strict=True)]
+    def run_if_free(self, arrays: Sequence[np.ndarray]) -> list | None:
+        """Like `run`; None, and nothing was run, if another thread runs on this lane."""
+        outputs = self.take_outputs()
+        status = self.call_with_variables(*arrays, *outputs)
+        if status >= Result.COUNT:
+            raise AssertionError("the driver refused prepared arguments")
+        return None if status == Result.BUSY else self.results(status, outputs)
 
-    def recover(self) -> None:
-        """Free a frame that nobody runs: its last run failed and an exception (Ctrl-C) came before its error was taken, or
-        another thread was running it when this process was forked. Raises SessionError when somebody does run it.
+    def try_run(self, values: Sequence) -> list | None:
+        """Like `run` for values that may not fit, by one who has no access yet: None, and nothing was run, if they do not or
+        the run would have to wait.
         """
-        if self.frame[FrameWord.BUSY] == driver.Busy.RUNNING and self.process == os.getpid():
-            raise report(SessionError, "this program runs already in another thread", rule="a program runs once at a time")
-        self.executable.error[:] = 0
-        self.frame[FrameWord.BUSY] = driver.Busy.FREE
-        self.process = os.getpid()
+        if self.pools is None:
+            try:
+                outputs = self.spare.pop()
+            except IndexError:  # as many are in use as there are
+                outputs = self.take_outputs()
+            status = self.call(*values, *outputs)
+            if not status:
+                found = [o[()] for o in outputs]
+                self.spare.append(outputs)
+                return found
+        else:
+            outputs = [pool.take() for pool in self.pools]
+            status = self.call(*values, *outputs)
+            if not status:
+                return [o[()] if scalar else o for o, scalar in zip(outputs, self.scalars, strict=True)]
+        return self.results(status, outputs) if status == Result.FAILED else None
+
+    def take_outputs(self) -> list[np.ndarray]:
+        """Memory for the results that nobody else uses."""
+        return [np.empty((), d) for d in self.dtypes] if self.pools is None else [pool.take() for pool in self.pools]
+
+    def results(self, status: int, outputs: list[np.ndarray]) -> list:
+        """The fetched values of a run that is over. Raises RunError if it failed."""
+        if status == Result.FAILED:
+            raise self.executable.failure(self)
+        return [o[()] if scalar else o for o, scalar in zip(outputs, self.scalars, strict=True)]
 
 
 # layout ------------------------------------------------------------------------------------------------------------------

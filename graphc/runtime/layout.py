@@ -7,7 +7,7 @@ from enum import IntEnum, IntFlag
 
 
 class FrameWord(IntEnum):
-    """One bound program instance: all that a run needs.  One run at a time uses a frame (`BUSY`)."""
+    """One bound program instance: all that a run needs.  One run at a time uses a frame (`BUSY_AT`)."""
 
     BUSY = 0             # `Busy`
     RECORDS = 1          # address of the records, `RecordWord.SIZE` words each
@@ -20,12 +20,27 @@ class FrameWord(IntEnum):
     COUNTER = 8          # address of the run counter; each run takes its value and adds one, atomically
     RUN = 9              # number of this run, taken from the counter before the first record
     STOPPED_AT = 10      # number of the record after which an error stopped the run, or -1
+    ACCESS = 11          # address of the `AccessWord`s of the variables that the run touches; 0: it touches none
     OWN_ERROR = 12       # four words: the error slot unless another one is given
     OWN_COUNTER = 16     # the run counter unless another one is given
     TRIAL = 17           # runs since the last trial of whether other threads pay began; -1: no trials, always use them
     TEAM_TIME = 18       # clock ticks of the trial's runs with other threads
     ALONE_TIME = 19      # clock ticks of its runs without
+    WRITES = 20          # not 0: the run writes variables
+    BUSY_AT = 21         # address of the word that says `Busy`: BUSY, unless frames share an arena and so a word
     SIZE = 24
+
+
+class AccessWord(IntEnum):
+    """Who touches the variables of a session: any number of runs that read, or one that writes.
+
+    A run steps back (gives BUSY) where it would have to wait; Python waits.
+    """
+
+    READERS = 0          # runs that read now
+    WRITER = 16          # 1 while a run writes
+    WANTED = 17          # not 0: Python wants the variables; no run begins any more
+    SIZE = 32
 
 
 class Busy(IntEnum):
@@ -81,7 +96,7 @@ class Result(IntEnum):
     """What a bound call returns.  `MISMATCH + k`: argument k does not fit.  Nothing was run unless OK or FAILED."""
 
     OK = 0
-    BUSY = 1             # another run uses the frame, or its last error was not taken
+    BUSY = 1             # another run uses the frame, or its last error was not taken, or the variables are not free
     FAILED = 2           # the error slot is set; the frame stays busy until `driver.take_error`
     COUNT = 3            # wrong number of arguments
     MISMATCH = 4

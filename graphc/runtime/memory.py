@@ -21,14 +21,14 @@ def aligned(shape: tuple[int, ...], dtype: np.dtype) -> tuple[np.ndarray, np.nda
 
 
 class Slot:
-    """The memory of a scalar result, which leaves as a value: each run uses it again."""
+    """The memory of a scalar result, which leaves as a value."""
 
     def __init__(self, dtype: np.dtype):
-        self.array = np.empty((), dtype)
+        self.dtype = dtype
 
     def take(self) -> np.ndarray:
-        """The array."""
-        return self.array
+        """A fresh array: runs that overlap must not share one."""
+        return np.empty((), self.dtype)
 
 
 class Pool:

@@ -22,7 +22,7 @@ class Template:
     from the executor's layout.
     """
 
-    def __init__(self, program: Program, addresses: Mapping[str, int], positions, error: int, counter: int):
+    def __init__(self, program: Program, addresses: Mapping[str, int], positions, counter: int, access: int, writes: bool):
         feeds, outputs = program.feeds, program.outputs
         ranks = [len(s.shape) for s in (*feeds, *outputs)]
         patches = [*positions.feed_words, *positions.output_words]
@@ -38,12 +38,11 @@ class Template:
         self.keep: list = []
         self._records(program, addresses)
         self._arguments([np.dtype(s.dtype) for s in (*feeds, *outputs)], ranks, patches, patch_start, len(feeds))
-        self._frame(len(program.records), len(ranks), error, counter)
+        self._frame(len(program.records), len(ranks), counter, access, writes)
         self.relocated = np.array(self.inner, np.intp)
         self.slot_words = np.array(positions.slot_words, np.intp) + self.table
         self.run_words = np.array(positions.run_words, np.intp) + self.table
         self.error_words = np.array(positions.error_words, np.intp) + self.table
-        self.error = error
 
     def _point(self, word: int, place: int) -> None:
         self.block[word] = 8 * place
@@ -76,22 +75,23 @@ class Template:
                 self._point(at, self.table + place)
                 at += 1
 
-    def _frame(self, records: int, arguments: int, error: int, counter: int) -> None:
+    def _frame(self, records: int, arguments: int, counter: int, access: int, writes: bool) -> None:
         self._point(FrameWord.RECORDS, self.rows)
         self.block[FrameWord.RECORD_COUNT] = records
-        self.block[FrameWord.ERROR] = error
         self._point(FrameWord.ARGUMENTS, self.descriptors)
         self.block[FrameWord.ARGUMENT_COUNT] = arguments
         self.block[FrameWord.COUNTER] = counter
         self.block[FrameWord.STOPPED_AT] = -1
+        self.block[FrameWord.ACCESS] = access
+        self.block[FrameWord.WRITES] = writes
 
-    def instance(self, words: Sequence[int], sizes: Sequence[int], arena: int, serial: Sequence[bool], threads: int, *,
-                 alone_first: bool, release_gil: bool, keep: tuple) -> tuple[np.ndarray, object]:
-        """(frame, native function) for one set of sizes.
+    def instance(self, words: Sequence[int], sizes: Sequence[int], arena: int, busy: int, error: int, serial: Sequence[bool],
+                 threads: int, *, alone_first: bool, release_gil: bool, keep: tuple) -> np.ndarray:
+        """The frame for one set of sizes.
 
-        words: the argument table, slots relative to the arena; sizes: the dims of all array arguments; serial: which records
-        one thread does alone; alone_first: try other threads only after some runs, since waking them costs as
-        much as a short run.
+        words: the argument table, slots relative to the arena; sizes: the dims of all array arguments; busy, error: addresses
+        of the busy word and the error slot that go with the arena; serial: which records one thread does alone; alone_first:
+        try other threads only after some runs, since waking them costs as much as a short run.
         """
         block = self.block.copy()
         address = block.ctypes.data
@@ -99,7 +99,8 @@ class Template:
         block[self.table:] = words
         block[self.slot_words] += arena
         block[self.run_words] = address + 8 * int(FrameWord.RUN)
-        block[self.error_words] = self.error
+        block[self.error_words] = block[FrameWord.ERROR] = error
+        block[FrameWord.BUSY_AT] = busy
         block[self.dims:self.dims + len(sizes)] = sizes
         block[self.rows + RecordWord.FLAGS:self.descriptors:int(RecordWord.SIZE)] = [
             f | int(RecordFlag.SERIAL) if s else f for f, s in zip(self.flags, serial, strict=True)]
@@ -109,4 +110,4 @@ class Template:
             block[FrameWord.TRIAL], block[FrameWord.TEAM_TIME] = TRIAL_PERIOD - RUNS_ALONE, 1
         frame = block[:int(FrameWord.SIZE)].view(driver.Frame)
         frame.keep = (block, self.keep, keep)
-        return frame, driver.bind(frame)
+        return frame
