@@ -4,22 +4,23 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from graphc.config import options
-from graphc.errors import CompileError, FeedError, GraphcError, report
+from graphc.errors import CompileError, FeedError, GraphcError, ShapeError, report
 from graphc.feeds import violated_equation
-from graphc.ir.graph import Graph, capture, substitute, topological
-from graphc.ir.interpreter import bind_dims, interpret
+from graphc.ir.graph import Graph, capture, new_dims, substitute, topological
+from graphc.ir.interpreter import bind_dims, check_equations, interpret
 from graphc.ir.node import Node, input_node
 from graphc.ir.op import Kind
 from graphc.passes.differentiate import differentiate
 from graphc.passes.manager import Dumper, Instrument, ValueCheck, run_passes, standard_instruments
 from graphc.passes.pipeline import PIPELINE, SEMANTICS
+from graphc.passes.segment import is_host
 
 if TYPE_CHECKING:
     from graphc.runtime.executor import Instance
@@ -32,14 +33,11 @@ class Compiled:
     """
 
     def __init__(self, store, origin: Graph, graph: Graph):
-        variables = [n for n in graph.inputs if n.attrs["role"] == "variable"]
-        writes = [n for n in graph.outputs if n.op.kind is Kind.EFFECT and n.op.rule.action == "write"]
-        used = {i for n in graph.nodes() if n not in writes for i in n.inputs} | {w.inputs[1] for w in writes}
         self.store = store
         self.origin, self.graph = origin, graph
-        self.written = [_handle(w.inputs[0]) for w in writes]
-        self.read = [_handle(v) for v in variables if v in used or v in graph.outputs]
-        self.variables = [_handle(v) for v in variables]
+        self.variables = [_handle(n) for n in graph.inputs if n.attrs["role"] == "variable"]
+        read, self.written = _state(graph)
+        self.read = [v for v in self.variables if v in read]
 
     def run(self, arrays: Sequence[np.ndarray]) -> list:
         """The fetched values for feeds of the right dtypes."""
@@ -49,11 +47,15 @@ class Compiled:
         """The fetched values if the feeds need no look at all; else None, and nothing was run."""
         return None
 
-    def misfit(self, arrays: Sequence[np.ndarray], error: GraphcError) -> GraphcError:
-        """The error for feeds of sizes that do not fit together: that of the first node that needs them to, else `error`."""
+    def misfit(self, arrays: Sequence[np.ndarray], error: GraphcError, values: Mapping[Node, Any] | None = None) -> GraphcError:
+        """The error for sizes that do not fit together, of feeds and of the values that host ops gave so far: that of the first
+        node that needs them to fit, else `error`.
+        """
         shapes = iter([a.shape for a in arrays])
         known = [next(shapes) if n.attrs["role"] == "feed" else tuple(n.type.shape) for n in self.origin.inputs]
-        return violated_equation(self.origin, known) or error
+        results = {n.name: [np.shape(v) for v in (value if isinstance(n.type, tuple) else (value,))]
+                   for n, value in (values or {}).items() if n.op.kind is Kind.HOST}
+        return violated_equation(self.origin, known, results) or error
 
 
 class Interpreted(Compiled):
@@ -70,11 +72,16 @@ class Interpreted(Compiled):
         inputs = [self.store.array(_handle(n)) if n.attrs["role"] == "variable" else next(values) for n in self.graph.inputs]
         try:
             env = bind_dims(self.graph.inputs, [np.shape(v) for v in inputs])
+            check_equations(self.graph.equations, env)
         except GraphcError as e:
             raise self.misfit(arrays, e) from None
         number = int(self.store.counter[0])
         self.store.counter[0] += 1
-        found = interpret(self.graph, inputs, number, env)
+        values: dict[Node, Any] = {}
+        try:
+            found = interpret(self.graph, inputs, number, env, values)
+        except ShapeError as e:
+            raise self.misfit(arrays, e, values) from None
         count = len(self.graph.outputs) - len(self.written)
         results = [np.array(v)[()] for v in found[:count]]
         new = [np.array(v) for v in found[count:]]
@@ -125,6 +132,47 @@ class Native(Compiled):
         return None
 
 
+class Chained(Compiled):
+    """Native programs with host ops between them."""
+
+    def __init__(self, store, origin: Graph, graph: Graph, kernels: Path | None):
+        super().__init__(store, origin, graph)
+        from graphc.chain import Chain
+        self.chain = Chain(graph, [store.array(h) for h in self.variables], kernels)
+
+    def run(self, arrays: Sequence[np.ndarray]) -> list:
+        self.store.check(self.read)
+        try:
+            env = self.chain.sizes(arrays)
+        except GraphcError as e:
+            raise self.misfit(arrays, e) from None
+        number = int(self.store.counter[0])
+        self.store.counter[0] += 1
+        values: dict[Node, Any] = {}
+        try:
+            found = self.chain.run(arrays, env, number, values)
+        except ShapeError as e:
+            raise self.misfit(arrays, e, values) from None
+        self.store.initialised.update(self.written)
+        return [np.array(v)[()] for v in found[:len(found) - len(self.written)]]
+
+
+def _state(graph: Graph) -> tuple[set[Node], list[Node]]:
+    """The handles of the variables whose values a pure graph reads, and of those that it writes, in the order of its outputs."""
+    order = graph.nodes()
+    read: set[Node] = set()
+    written: list[Node] = []
+    for body in (n.attrs["body"] for n in order if n.op.kind is Kind.SEGMENT):
+        inner_read, inner_written = _state(body)
+        read |= inner_read
+        written += inner_written
+    writes = [n for n in graph.outputs if n.op.kind is Kind.EFFECT and n.op.rule.action == "write"]
+    used = {i for n in order if n not in writes and n.op.kind is not Kind.SEGMENT for i in n.inputs}
+    used |= {w.inputs[1] for w in writes} | set(graph.outputs)
+    read |= {_handle(n) for n in used if n.op.kind is Kind.INPUT and n.attrs["role"] == "variable"}
+    return read, written + [_handle(w.inputs[0]) for w in writes]
+
+
 def _handle(node: Node) -> Node:
     """The user's handle behind a variable input, which passes may have rebuilt."""
     return node.attrs["variable"].handle
@@ -160,14 +208,20 @@ def compile_graph(store, fetches: Sequence[Node], feeds: Sequence[Node], arrays:
         instruments.append(_value_check(store, graph, arrays))
     fused = run_passes(graph, PIPELINE, instruments)
     from graphc.codegen.build import build
-    program = build(fused, _kernel_folder(instruments))
-    native = Native(store, graph, fused, program)
+    found: Compiled
+    if any(n.op.kind is Kind.SEGMENT or is_host(n) for n in fused.nodes()):
+        found = chained = Chained(store, graph, fused, _kernel_folder(instruments))
+        programs = chained.chain.programs
+    else:
+        programs = [build(fused, _kernel_folder(instruments))]
+        found = Native(store, graph, fused, programs[0])
     if options.debug:
-        print(f"graphc: {name}: built in {time.perf_counter() - start:.2f} s, {len(program.records)} kernel calls of "
-              f"{len(program.objects)} kernels", file=sys.stderr)
+        print(f"graphc: {name}: built in {time.perf_counter() - start:.2f} s, {sum(len(p.records) for p in programs)} kernel "
+              f"calls of {len({s for p in programs for s in p.objects})} kernels", file=sys.stderr)
     if "memory" in options.explain:
-        print(f"graphc: {name}: temporaries take {program.memory()} bytes", file=sys.stderr)
-    return native
+        for program in programs:
+            print(f"graphc: {program.name}: temporaries take {program.memory()} bytes", file=sys.stderr)
+    return found
 
 
 def captured(name: str, fetches: Sequence[Node], feeds: Sequence[Node]) -> Graph:
@@ -179,7 +233,8 @@ def captured(name: str, fetches: Sequence[Node], feeds: Sequence[Node]) -> Graph
         return capture(name, fetches, feeds)
     whole = differentiate(capture(name, (*fetches, *inner), [f for f in feeds if f.op.kind is Kind.INPUT]))
     images = dict(zip(inner, whole.outputs[len(fetches):], strict=True))
-    return capture(name, whole.outputs[:len(fetches)], [images.get(f, f) for f in feeds])
+    binders = {name: n for n in whole.required for name in new_dims(n)}
+    return capture(name, whole.outputs[:len(fetches)], [images.get(f, f) for f in feeds], binders)
 
 
 def fed_variables(graph: Graph, feeds: Sequence[Node]) -> Graph:

@@ -1,7 +1,7 @@
 """Checks and converts what users feed. Nothing is lost in silence but float precision."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -104,9 +104,10 @@ def check_shape(node: Node, shape: tuple[int, ...]) -> None:
                      if unshaped else "")
 
 
-def violated_equation(graph: Graph, shapes: Sequence[tuple[int, ...]]) -> GraphcError | None:
+def violated_equation(graph: Graph, shapes: Sequence[tuple[int, ...]],
+                      results: Mapping[str, Sequence[tuple[int, ...]]]) -> GraphcError | None:
     """The error for the first node whose type rule needs two dims to be equal that are not, for inputs of these shapes; None
-    when the inputs themselves do not fit their types.
+    when the inputs themselves do not fit their types. `results`: name of a host node -> shapes of what it gave.
     """
     env: dict[str, int] = {}
     for node, shape in zip(graph.inputs, shapes, strict=True):
@@ -117,13 +118,16 @@ def violated_equation(graph: Graph, shapes: Sequence[tuple[int, ...]]) -> Graphc
         if any(_differ(d, s, env) for d, s in zip(node.type.shape, shape, strict=True)):
             return None
     for node in graph.nodes():
+        for type_, shape in zip(node.type if isinstance(node.type, tuple) else (node.type,), results.get(node.name, ()), strict=False):
+            env |= {str(d): s for d, s in zip(type_.shape, shape, strict=False) if dims.is_name(d) and str(d) not in env}
+    for node in graph.nodes():
         with Equations() as equations:
             node.op.infer(*(i.type for i in node.inputs), **node.attrs)
         for left, right in equations.found:
             if _differ(left, right, env):
                 a, b = (dims.substitute(d, env) for d in (left, right))
                 operands = [(node.op.input_name(k), f"{_with_sizes(n, env)}") for k, n in enumerate(node.inputs)]
-                return report(ShapeError, f"{node.op.name}: the fed values make shapes that do not fit", operands,
+                return report(ShapeError, f"{node.op.name}: the {'values' if results else 'fed values'} make shapes that do not fit", operands,
                               f"{left} = {a} != {right} = {b}", location=node.location)
     return None
 

@@ -5,6 +5,7 @@ import contextlib
 import difflib
 import re
 import threading
+from typing import Any
 
 from graphc.errors import ArgumentError, GraphError, Location, report
 from graphc.ir import dims
@@ -33,6 +34,7 @@ class Graph:
         self._control: list[tuple] = []
         self._dims = 0
         self._dim_names: set[str] = set()
+        self.binders: dict[str, Any] = {}  # dim -> the host node whose result tells it
         self.nodes: list = []
         self.variables: list = []
         self.collections: dict[str, list] = {}

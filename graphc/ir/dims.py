@@ -289,6 +289,21 @@ def solve(value: Size, size: int) -> tuple[str, int] | None:
     return monomial[0], max((size - rest) // factor, 0)
 
 
+def names_in(value) -> tuple[str, ...]:
+    """The names of dims anywhere in `value`: a dim, anything with a `shape`, or tuples of such."""
+    if isinstance(value, Dim):
+        return names(value)
+    if isinstance(value, tuple):
+        return tuple(dict.fromkeys(n for v in value for n in names_in(v)))
+    return names_in(value.shape) if isinstance(getattr(value, "shape", None), tuple) else ()
+
+
+def linear_in(value: Size) -> str | None:
+    """M when `value` is `c*M+d` and nothing else."""
+    solved = solve(value, 0) if isinstance(value, Dim) else None
+    return solved[0] if solved else None
+
+
 def is_name(value: Size) -> bool:
     """Whether `value` is a name alone."""
     return isinstance(value, Dim) and str(value).isidentifier()

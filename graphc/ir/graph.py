@@ -4,8 +4,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from graphc.errors import GraphError, Location, report
+from graphc.ir import dims
 from graphc.ir.dims import Size
 from graphc.ir.node import INPUT, Node, make
 from graphc.ir.op import Kind
@@ -26,16 +28,25 @@ class Graph:
 
     Before `resolve_state`, outputs may be operations with effects. After it, the graph is pure: a variable's state is an
     input, and its new state is an output of kind EFFECT with the action "write".
+
+    required  host nodes that run although no output needs their values: they tell sizes that other nodes name, or check
+              something. They come before everything that does not need them.
     """
 
     name: str
     inputs: tuple[Node, ...]
     outputs: tuple[Node, ...]
     equations: tuple[Equation, ...] = ()
+    required: tuple[Node, ...] = ()
 
     def nodes(self) -> list[Node]:
         """All nodes in an order in which inputs come first; the same order every time."""
-        return topological(self.outputs, first=self.inputs)
+        return topological(self.outputs, first=(*self.inputs, *self.required))
+
+    def mapped(self, new: Mapping[Node, Node], equations: tuple[Equation, ...] | None = None) -> Graph:
+        """The graph of the nodes that stand for this one's."""
+        inputs, outputs, required = (tuple(new[n] for n in group) for group in (self.inputs, self.outputs, self.required))
+        return Graph(self.name, inputs, outputs, self.equations if equations is None else equations, required)
 
     def __eq__(self, other) -> bool:
         return isinstance(other, Graph) and equal(self, other)
@@ -87,7 +98,7 @@ def rebuild(graph: Graph, replace: Callable[[Node, tuple[Node, ...], tuple[Node,
         control = tuple(new[c] for c in node.control)
         made = replace(node, inputs, control)
         new[node] = with_inputs(node, inputs, control) if made is None else made
-    return Graph(graph.name, tuple(new[i] for i in graph.inputs), tuple(new[o] for o in graph.outputs), graph.equations)
+    return graph.mapped(new)
 
 
 def with_inputs(node: Node, inputs: tuple[Node, ...], control: tuple[Node, ...] = ()) -> Node:
@@ -103,8 +114,8 @@ def substitute(graph: Graph, mapping: Mapping[Node, Node]) -> Graph:
 
 
 def nested(node: Node) -> dict[str, Graph]:
-    """The graphs that a branch or a loop holds, by attribute. A region's body is no such graph: it is one kernel."""
-    if node.op.kind not in (Kind.COND, Kind.WHILE, Kind.SCAN):
+    """The graphs that a segment, a branch or a loop holds, by attribute. A region's body is no such graph: it is one kernel."""
+    if node.op.kind not in (Kind.SEGMENT, Kind.COND, Kind.WHILE, Kind.SCAN):
         return {}
     return {name: value for name, value in node.attrs.items() if isinstance(value, Graph)}
 
@@ -164,28 +175,73 @@ def equal(a: Graph, b: Graph) -> bool:
         return (node.op.name, node.name, node.type, tuple(place[i] for i in node.inputs),
                 tuple(place[c] for c in node.control), {k: v for k, v in node.attrs.items() if k != "variable"})
     return (all(form(x, place_a) == form(y, place_b) for x, y in zip(left, right, strict=True))
-            and [place_a[o] for o in a.outputs] == [place_b[o] for o in b.outputs])
+            and [place_a[o] for o in a.outputs] == [place_b[o] for o in b.outputs]
+            and [place_a[n] for n in a.required] == [place_b[n] for n in b.required])
 
 
-def capture(name: str, fetches: Iterable[Node], feeds: Iterable[Node] = ()) -> Graph:
+def is_required(node: Node) -> bool:
+    """Whether a graph that reaches this node must run it, whoever needs its value: see Graph.required."""
+    return node.op.kind is Kind.HOST and bool(node.op.rule.effect or node.op.rule.binds)
+
+
+def new_dims(node: Node) -> tuple[str, ...]:
+    """The names of the sizes that only the node's result tells."""
+    if node.op.kind is not Kind.HOST:
+        return ()
+    return dims.names_in(tuple(node.attrs[a] for a in node.op.rule.binds))
+
+
+def used_dims(node: Node) -> tuple[str, ...]:
+    """The names of sizes in a node's type and attributes; of graphs that it holds, those that nothing in them tells."""
+    found = dict.fromkeys(dims.names_in((node.type, tuple(v for v in node.attrs.values() if not isinstance(v, Graph)))))
+    for body in nested(node).values():
+        order = body.nodes()
+        told = {n for inner in order for n in new_dims(inner)}
+        found |= dict.fromkeys(n for inner in order for n in used_dims(inner) if n not in told)
+    return tuple(found)
+
+
+def capture(name: str, fetches: Iterable[Node], feeds: Iterable[Node] = (), binders: Mapping[str, Any] | None = None) -> Graph:
     """The function from `feeds` (any tensors) and variables to `fetches`, cut out of the user's graph.
 
     Fed tensors and placeholders become inputs. Variables' handles are inputs already. Raises nothing: a placeholder that is
     needed and not fed becomes an input too, and the session checks that it was fed.
+
+    binders  dim -> the host node that tells it, for dims that no input tells. Default: those of the user's graph.
     """
     fed = set(feeds)
+    fetches = tuple(fetches)
+    if binders is None:
+        binders = next((n.graph.binders for n in fetches if n.graph is not None), {})
+    required = _required(fetches, fed, binders)
     new: dict[Node, Node] = {}
     for node in feeds:
         new[node] = node if node.op.kind is Kind.INPUT else Node(
             INPUT, (), {"type": node.type, "role": "feed", "variable": None}, node.type, name=node.name, location=node.location)
     others: list[Node] = []
-    for node in _reached(fetches, fed):
+    for node in _reached((*required, *fetches), fed):
         if node not in new:
             new[node] = with_inputs(node, tuple(new[i] for i in node.inputs), tuple(new[c] for c in node.control))
             if node.op.kind is Kind.INPUT:
                 others.append(node)
     others.sort(key=lambda n: (n.attrs["role"] != "feed", n.serial))
-    return Graph(name, (*(new[f] for f in feeds), *others), tuple(new[f] for f in fetches))
+    return Graph(name, (*(new[f] for f in feeds), *others), tuple(new[f] for f in fetches), (),
+                 tuple(new[n] for n in required))
+
+
+def _required(fetches: tuple[Node, ...], fed: set[Node], binders: Mapping[str, Any]) -> list[Node]:
+    """The host nodes that tell sizes which the fetches need, in the order in which they were made."""
+    found: set[Node] = set()
+    while True:
+        order = _reached((*found, *fetches), fed)
+        told = {n for node in order if node in fed or node.op.kind is Kind.INPUT for d in node.type.shape
+                if (n := dims.linear_in(d)) is not None}
+        used = {n for node in order for n in used_dims(node)} - told
+        missing = {binders[n] for n in used if n in binders} - found - fed
+        missing |= {n for n in order if n not in fed and new_dims(n)} - found
+        if not missing:
+            return sorted(found, key=lambda n: n.serial)
+        found |= missing
 
 
 def _reached(fetches, fed) -> list[Node]:

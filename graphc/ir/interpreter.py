@@ -9,7 +9,7 @@ import numpy as np
 from graphc.errors import RunError, ShapeError, report
 from graphc.ir import dims
 from graphc.ir.dims import Dim
-from graphc.ir.graph import Graph
+from graphc.ir.graph import Equation, Graph
 from graphc.ir.node import Node
 from graphc.ir.op import Kind
 from graphc.ir.types import TensorType
@@ -24,6 +24,7 @@ def interpret(graph: Graph, values: Sequence[np.ndarray], run: int = 0, env: Map
     keep  a dict that receives the value of every node.
     """
     env = dict(env) if env is not None else bind_dims(graph.inputs, [np.shape(v) for v in values])
+    equations = check_equations(graph.equations, env)
     value: dict[Node, object] = {} if keep is None else keep
     for node, given in zip(graph.inputs, values, strict=True):
         value[node] = np.asarray(given)
@@ -32,14 +33,15 @@ def interpret(graph: Graph, values: Sequence[np.ndarray], run: int = 0, env: Map
             if node.op.kind is not Kind.INPUT:
                 value[node] = evaluate(node, [value[i] for i in node.inputs], run, env)
             if node.op.kind is Kind.HOST:
-                env.update(found_sizes(node, value[node], env))
+                bind_result(node, value[node], env)
+                equations = check_equations(equations, env)
     return [value[o] for o in graph.outputs]
 
 
 def evaluate(node: Node, inputs: Sequence, run: int = 0, env: Mapping[str, int] | None = None):
     """The value of one node for the values of its inputs, of exactly the node's dtype."""
     attrs = {k: _concrete(v, env or {}) for k, v in node.attrs.items()}
-    if node.op.kind is Kind.REGION:
+    if node.op.kind in (Kind.REGION, Kind.SEGMENT):
         outputs = tuple(interpret(attrs["body"], inputs, run, env))
         return outputs if isinstance(node.type, tuple) else outputs[0]
     context: dict[str, Any] = {"run": run, "env": env or {}}
@@ -59,20 +61,6 @@ def iteration_number(run: int, iteration: int) -> int:
     """What random ops in a loop's body count as the run number: another one for each iteration of each run."""
     number = (run * 0x5851F42D4C957F2D + iteration + 1) & (2**64 - 1)
     return number - 2**64 if number >= 2**63 else number
-
-
-def found_sizes(node: Node, value, env: Mapping[str, int]) -> dict[str, int]:
-    """The sizes of the named dims that a host op's results tell, checked against those known. Raises ShapeError."""
-    types, values = (node.type, value) if isinstance(node.type, tuple) else ((node.type,), (value,))
-    found: dict[str, int] = {}
-    for type_, array in zip(types, values, strict=True):
-        for dim, size in zip(type_.shape, np.shape(array), strict=True):
-            if dims.is_name(dim) and str(dim) not in env:
-                found.setdefault(str(dim), size)
-            if (expected := dims.substitute(dim, {**env, **found})) != size:
-                raise report(ShapeError, f"{node.op.name}: the result of shape {np.shape(array)} does not fit its type",
-                             [("result", node.describe())], f"{dim} = {expected} != {size}", location=node.location)
-    return found
 
 
 def _typed(value, type_: TensorType) -> np.ndarray:
@@ -99,21 +87,60 @@ def bind_dims(inputs: Sequence[Node], shapes: Sequence[tuple[int, ...]]) -> dict
     for node, shape in zip(inputs, shapes, strict=True):
         if len(shape) != node.type.rank:
             raise _mismatch(node, shape)
-        for dim, size in zip(node.type.shape, shape, strict=True):
-            if dims.is_name(dim) and str(dim) not in env:
-                env[str(dim)] = size
-                source[str(dim)] = node
+        source |= dict.fromkeys(_told(node.type.shape, shape, env), node)
     for node, shape in zip(inputs, shapes, strict=True):
-        for dim, size in zip(node.type.shape, shape, strict=True):
-            if (found := dims.solve(dims.substitute(dim, env), size)) is not None:
-                env[found[0]] = found[1]
-                source[found[0]] = node
+        source |= dict.fromkeys(_solved(node.type.shape, shape, env), node)
     for node, shape in zip(inputs, shapes, strict=True):
         for dim, size in zip(node.type.shape, shape, strict=True):
             if dims.substitute(dim, env) != size:
                 others = [source[n] for n in dims.names(dim) if n in source and source[n] is not node]
                 raise _mismatch(node, shape, others, f"{dim} = {dims.substitute(dim, env)} != {size}")
     return env
+
+
+def _told(shape, sizes: Sequence[int], env: dict[str, int]) -> list[str]:
+    """Bind the names that stand alone in `shape` and have no size yet; which they are."""
+    found = {str(d): s for d, s in zip(shape, sizes, strict=True) if dims.is_name(d) and str(d) not in env}
+    env |= found
+    return list(found)
+
+
+def _solved(shape, sizes: Sequence[int], env: dict[str, int]) -> list[str]:
+    """Bind what `2*M+1` tells of names that have no size yet; which they are."""
+    found = []
+    for dim, size in zip(shape, sizes, strict=True):
+        if (solved := dims.solve(dims.substitute(dim, env), size)) is not None:
+            env[solved[0]] = solved[1]
+            found.append(solved[0])
+    return found
+
+
+def bind_result(node: Node, value, env: dict[str, int]) -> None:
+    """Add to `env` the sizes that a host node's result tells. Raises ShapeError where it does not fit the node's type."""
+    several = isinstance(node.type, tuple)
+    for type_, array in zip(node.type, value, strict=True) if several else [(node.type, value)]:
+        shape = np.shape(array)
+        fits = len(shape) == type_.rank
+        if fits:
+            _told(type_.shape, shape, env)
+            _solved(type_.shape, shape, env)
+        if not fits or any(dims.substitute(d, env) != s for d, s in zip(type_.shape, shape, strict=True)):
+            sizes = ", ".join(f"{d} = {dims.substitute(d, env)}" for d in type_.shape if isinstance(d, Dim)) if fits else ""
+            raise report(ShapeError, f"{node.op.name}: a result of shape {shape} does not fit {type_}",
+                         [("node", node.describe())], f"with {sizes}" if sizes else "", location=node.location)
+
+
+def check_equations(equations: Sequence[Equation], env: Mapping[str, int]) -> list[Equation]:
+    """The equations that hold names without a size yet. Raises ShapeError for one that is wrong."""
+    waiting = []
+    for equation in equations:
+        left, right = (dims.substitute(d, env) for d in (equation.left, equation.right))
+        if isinstance(left, Dim) or isinstance(right, Dim):
+            waiting.append(equation)
+        elif left != right:
+            raise report(ShapeError, f"the sizes do not fit together: {equation.left} != {equation.right}",
+                         rule=f"{left} != {right}", location=equation.location)
+    return waiting
 
 
 def _mismatch(node: Node, shape, others=(), rule: str = ""):

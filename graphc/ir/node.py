@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphc.errors import DTypeError, GraphcError, GraphError, Location, OperatorError, RuleError, report, user_location
+from graphc.ir import dims
 from graphc.ir.container import Graph as Container
 from graphc.ir.container import current_container, inherited_location
 from graphc.ir.op import Array, Kind, Op
@@ -198,6 +199,8 @@ def apply(op: Op, inputs, attrs: Mapping[str, Any], name: str | None = None) -> 
     made = make(op, nodes, attrs, control=container.control_inputs(), location=location, graph=container,
                 name=container.unique_name(name or op.name))
     container.add(made)
+    if op.kind is Kind.HOST:
+        container.binders.update((n, made) for a in op.rule.binds for n in dims.names_in((made.attrs[a],)))
     return made
 
 

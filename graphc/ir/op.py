@@ -28,7 +28,7 @@ class Kind(enum.Enum):
     SCATTER = "scatter"          # Scatter: rows added into a zero result at the places an index tensor says
     CONTRACT = "contract"        # Contract: a sum of products, as an einsum of two operands
     ROUTINE = "routine"          # Routine: rows computed by scalar code of their own, such as a sort
-    HOST = "host"                # no kernel: the NumPy rule itself is called, between two native segments
+    HOST = "host"                # Host: no kernel; the NumPy rule itself is called, between two native segments
     COND = "cond"                # one of two graphs, chosen by a bool
     WHILE = "while"              # a graph that runs on its own results as long as another one says so
     SCAN = "scan"                # a graph that runs once for each row of its sequences
@@ -36,6 +36,7 @@ class Kind(enum.Enum):
     STRUCTURE = "structure"      # result, group, no_op: no arithmetic
     GRAD = "grad"                # a symbolic gradient, replaced by `differentiate`
     REGION = "region"            # a fused region: a node that holds a graph
+    SEGMENT = "segment"          # what runs natively between host ops: a node that holds the graph of a program
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,16 @@ class Contract:
     """
 
     labels: Callable[[tuple, Mapping], tuple]
+
+
+@dataclass(frozen=True)
+class Host:
+    """`binds` names the attributes that hold new dims: sizes of the result that only its values tell. `effect`: the op also
+    runs where nothing needs its result, if it is fetched or something is ordered after it.
+    """
+
+    binds: tuple[str, ...] = ()
+    effect: bool = False
 
 
 @dataclass(frozen=True)

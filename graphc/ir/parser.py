@@ -8,7 +8,7 @@ import numpy as np
 
 from graphc.errors import GraphcError, Location, ParseError, report
 from graphc.ir import dims
-from graphc.ir.graph import Equation, Graph
+from graphc.ir.graph import Equation, Graph, is_required
 from graphc.ir.node import Node, input_node, make
 from graphc.ir.op import OPS, Array, Kind
 from graphc.ir.types import BY_SHORT, TensorType, type_text
@@ -105,7 +105,8 @@ class _Parser:
                 break
         self.skip_newlines()
         self.take("}")
-        return Graph(name, tuple(inputs), tuple(outputs), tuple(equations))
+        required = tuple(n for n in values.values() if is_required(n))
+        return Graph(name, tuple(inputs), tuple(outputs), tuple(equations), required)
 
     def parameters(self, values) -> list[Node]:
         inputs = []

@@ -288,7 +288,7 @@ class _Fuser:
             elif id(group) not in built:
                 built.add(id(group))
                 self.make_region(group, new)
-        return Graph(self.graph.name, self.graph.inputs, tuple(new[o] for o in self.graph.outputs), self.graph.equations)
+        return self.graph.mapped(new)
 
     def plain(self, node: Node, new: dict[Node, Node]) -> Node:
         inputs = tuple(new[i] for i in node.inputs)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from graphc.ir import dims
 from graphc.ir.dims import Dim, Size
-from graphc.ir.graph import Equation, Graph, nested
+from graphc.ir.graph import Equation, Graph, nested, new_dims
 from graphc.ir.node import INPUT, Node, make
 from graphc.ir.op import Kind
 from graphc.ir.types import Equations, TensorType
@@ -16,7 +16,8 @@ from graphc.passes.manager import graph_pass
 def infer_shapes(graph: Graph) -> Graph:
     """Give each dim one name: where a node needs `N == M`, M becomes N in the whole graph.
 
-    Equations that no renaming settles (`N*M == 12`) stay with the graph and are checked on entry.
+    Equations that no renaming settles (`N*M == 12`) stay with the graph and are checked as soon as their dims are known. A
+    dim that a host op tells is only written in terms of dims that are known before.
     """
     env: dict[str, Size] = {}
     left: list[Equation] = list(graph.equations)
@@ -25,12 +26,15 @@ def infer_shapes(graph: Graph) -> Graph:
             node.op.infer(*(i.type for i in node.inputs), **node.attrs)
         left += [Equation(a, b, node.location) for a, b in equations.found]
     order = {n: k for k, n in enumerate(_names_in_order(graph))}
+    first_late = len(order)
+    for name in (n for node in graph.nodes() for n in new_dims(node)):
+        order.setdefault(name, len(order))
     open_equations = []
     for equation in left:
         a, b = (_settled(d, env) for d in (equation.left, equation.right))
         if a == b:
             continue
-        solved = _solve(a, b, order)
+        solved = _solve(a, b, order, first_late)
         if solved is None:
             open_equations.append(Equation(a, b, equation.location))
             continue
@@ -66,8 +70,12 @@ def _names_in_order(graph: Graph) -> list[str]:
     return list(found)
 
 
-def _solve(a: Size, b: Size, order) -> tuple[str, Size] | None:
-    """(name, its value) from a == b, eliminating the name that comes last; None when no renaming does it."""
+def _solve(a: Size, b: Size, order, first_late: int) -> tuple[str, Size] | None:
+    """(name, its value) from a == b, eliminating the name that comes last; None when no renaming does it. Names from
+    `first_late` on become known only when the graph runs, in their order.
+    """
+    rank = {n: order.get(n, len(order)) for d in (a, b) for n in dims.names(d)}
+    last = max(rank.values(), default=0)
     candidates = []
     for left, right in ((a, b), (b, a)):
         difference = left - right
@@ -76,8 +84,8 @@ def _solve(a: Size, b: Size, order) -> tuple[str, Size] | None:
             coefficient = terms.get((name,))
             if coefficient in (1, -1):
                 value = difference * -coefficient + dims.name(name)  # name = name - coefficient * difference
-                if name not in dims.names(value):
-                    candidates.append((order.get(name, len(order)), name, value))
+                if name not in dims.names(value) and (last < first_late or rank[name] == last):
+                    candidates.append((rank[name], name, value))
     if not candidates:
         return None
     _, name, value = max(candidates, key=lambda c: (c[0], c[1]))
@@ -96,7 +104,7 @@ def _renamed(graph: Graph, env, equations) -> Graph:
             attrs = {k: _attr(v, env) for k, v in node.attrs.items()}
             same = attrs == dict(node.attrs) and inputs == node.inputs and control == node.control
             new[node] = node if same else make(node.op, inputs, attrs, control=control, name=node.name, location=node.location)
-    return Graph(graph.name, tuple(new[i] for i in graph.inputs), tuple(new[o] for o in graph.outputs), equations)
+    return graph.mapped(new, equations)
 
 
 def _attr(value, env):

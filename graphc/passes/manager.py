@@ -21,7 +21,7 @@ from graphc.ir.verify import verify
 class Pass:
     """A function from graph to graph, with the properties that it needs and gives (see ir.verify). `fallback` gives the same
     properties in the plainest way: it runs when the pass is skipped. A pass that gives properties and has none is required.
-    nested: it runs on the bodies of branches and loops first, by itself.
+    nested: it runs on the bodies of segments, branches and loops first, by itself.
     """
 
     function: Callable[[Graph], Graph]

@@ -6,6 +6,7 @@ from graphc.passes.fuse import fuse
 from graphc.passes.infer_shapes import infer_shapes
 from graphc.passes.place import place
 from graphc.passes.resolve_state import resolve_state
+from graphc.passes.segment import segment
 from graphc.passes.simplify import simplify
 from graphc.passes.thin_products import thin_products
 
@@ -19,6 +20,7 @@ SEMANTICS = [
 PIPELINE = [
     *SEMANTICS,
     simplify,        # gradients leave many x*1 and copies; equal pure nodes merge here
+    segment,         # after simplify: fewer nodes are left to carry over; before what works on kernels alone
     thin_products,   # before fuse: a product with one row or column becomes a sum, which fuses with its neighbours
     fuse,            # nodes -> regions, one kernel each
     place,           # after fuse: a device is chosen for whole regions

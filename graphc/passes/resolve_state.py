@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from graphc.errors import StateError, report
 from graphc.ir.container import detached
-from graphc.ir.graph import Graph, with_inputs
+from graphc.ir.graph import Graph, is_required, with_inputs
 from graphc.ir.node import Node, make
 from graphc.ir.op import Kind
 from graphc.ops.elementwise import add, subtract
@@ -50,7 +50,9 @@ class _Resolver:
             every = tuple(w for w in self.writes if w.inputs[0] is variable)
             value = self.state(variable, every)
             outputs.append(make(write, (self.new[variable], value), location=every[-1].location))
-        return Graph(self.graph.name, tuple(self.new[i] for i in self.graph.inputs), tuple(outputs), self.graph.equations)
+        required = tuple(self.new[n] for n in self.order if is_required(n))
+        return Graph(self.graph.name, tuple(self.new[i] for i in self.graph.inputs), tuple(outputs), self.graph.equations,
+                     required)
 
     def replacement(self, node: Node) -> Node:
         inputs = tuple(self.new[i] for i in node.inputs)

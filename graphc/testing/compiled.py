@@ -6,11 +6,14 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from graphc.chain import Chain
 from graphc.codegen.build import build
 from graphc.feeds import feed_array
 from graphc.ir.graph import Graph
+from graphc.ir.op import Kind
 from graphc.passes.manager import Instrument, Skipper, Verifier, run_passes
 from graphc.passes.pipeline import PIPELINE
+from graphc.passes.segment import is_host
 from graphc.program import Program
 from graphc.runtime import executor, threads
 from graphc.runtime.executor import Executable
@@ -24,8 +27,11 @@ class CompiledGraph:
         """skip: names of passes to leave out."""
         self.graph = graph
         instruments: list[Instrument] = [Verifier(), Skipper(skip)]
-        self.program: Program = build(run_passes(graph, PIPELINE, instruments))
-        self.executable = Executable(self.program, [])
+        fused = run_passes(graph, PIPELINE, instruments)
+        self.chain = Chain(fused, []) if any(n.op.kind is Kind.SEGMENT or is_host(n) for n in fused.nodes()) else None
+        if self.chain is None:
+            self.program: Program = build(fused)
+            self.executable = Executable(self.program, [])
 
     def __call__(self, values: Sequence, counts: Sequence[int] = (1, 2)) -> list:
         """The outputs for these inputs, the same bits at each number of threads. Raises what a run raises."""
@@ -33,14 +39,20 @@ class CompiledGraph:
         results = []
         for count in counts:
             with parallel(count):
-                self.executable.counter[0] = 0
-                instance = self.executable.instance(arrays)
-                instance.frame[FrameWord.TRIAL] = -1  # no trial of whether threads pay
-                results.append(instance.run(arrays))
+                results.append(self.run(arrays))
         for other in results[1:]:
             for k, (a, b) in enumerate(zip(results[0], other, strict=True)):
                 assert np.asarray(a).tobytes() == np.asarray(b).tobytes(), f"output {k} depends on the number of threads"
         return results[0]
+
+    def run(self, arrays: list[np.ndarray]) -> list:
+        """The outputs, with as many threads as are set."""
+        if self.chain is not None:
+            return self.chain.run(arrays, self.chain.sizes(arrays), 0)
+        self.executable.counter[0] = 0
+        instance = self.executable.instance(arrays)
+        instance.frame[FrameWord.TRIAL] = -1  # no trial of whether threads pay
+        return instance.run(arrays)
 
 
 @contextmanager

@@ -1,0 +1,90 @@
+"""Runs a graph that host ops cut into segments: native programs and Python calls in turn."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphc.codegen.build import build
+from graphc.ir.graph import Graph
+from graphc.ir.interpreter import bind_dims, bind_result, check_equations, evaluate
+from graphc.ir.node import RESULT, Node
+from graphc.ir.op import Kind
+from graphc.program import Program
+from graphc.runtime.executor import Executable
+
+
+class Chain:
+    """A segmented graph, compiled once for all sizes.
+
+    variables  an array at a fixed address for each variable among the graph's inputs, in their order.
+    kernels    a folder that gets the sources of the kernels.
+    """
+
+    def __init__(self, graph: Graph, variables: Sequence[np.ndarray], kernels: Path | None = None):
+        self.graph = graph
+        inputs = [n for n in graph.inputs if n.attrs["role"] == "variable"]
+        self.variables = dict(zip(inputs, variables, strict=True))
+        self.counter = np.zeros(1, np.int64)
+        self.order = graph.nodes()
+        self.in_python = {i for n in self.order if n.op.kind is not Kind.SEGMENT for i in n.inputs} | set(graph.outputs)
+        self.executables = {n: self.executable(n, kernels) for n in self.order if n.op.kind is Kind.SEGMENT}
+
+    def executable(self, node: Node, kernels: Path | None) -> Executable:
+        """The program of one segment."""
+        state = [self.variables[i] for i in node.inputs if i in self.variables]
+        return Executable(build(node.attrs["body"], kernels), state, self.counter)
+
+    @property
+    def programs(self) -> list[Program]:
+        """The native programs, in order."""
+        return [e.program for e in self.executables.values()]
+
+    def sizes(self, arrays: Sequence[np.ndarray]) -> dict[str, int]:
+        """The sizes of the dims that the feeds tell. Raises ShapeError when they do not fit together."""
+        shapes = iter([a.shape for a in arrays])
+        env = bind_dims(self.graph.inputs, [tuple(n.type.shape) if n in self.variables else next(shapes)
+                                            for n in self.graph.inputs])
+        check_equations(self.graph.equations, env)
+        return env
+
+    def run(self, arrays: Sequence[np.ndarray], env: dict[str, int], number: int, keep: dict[Node, Any] | None = None) -> list:
+        """The outputs for feeds of the right dtypes and the `sizes` of their dims, in the run of this number. New states of
+        variables are in the variables' memory: None stands for them. `keep` receives the value of every node.
+        """
+        fed = iter(arrays)
+        value: dict[Node, Any] = {} if keep is None else keep
+        equations = check_equations(self.graph.equations, env)
+        for node in self.order:
+            if node in self.variables:
+                if node in self.in_python:  # a copy: what Python makes of it must not change when the variable does
+                    value[node] = self.variables[node].copy()
+            elif node.op.kind is Kind.INPUT:
+                value[node] = next(fed)
+            elif node.op.kind is Kind.SEGMENT:
+                value[node] = self.native(node, [value[i] for i in node.inputs if i not in self.variables], number)
+            elif node.op is RESULT:
+                value[node] = value[node.inputs[0]][node.attrs["index"]]
+            else:
+                value[node] = evaluate(node, [value[i] for i in node.inputs], number, env)
+                if node.op.kind is Kind.HOST:
+                    bind_result(node, value[node], env)
+                    equations = check_equations(equations, env)
+        return [value[o] for o in self.graph.outputs]
+
+    def native(self, node: Node, values: Sequence, number: int):
+        """The results of one segment."""
+        arrays = [_in_order(v) for v in values]
+        self.counter[0] = number
+        executable = self.executables[node]
+        found = iter(executable.instance(arrays).run(arrays))
+        results = tuple(None if o.op.kind is Kind.EFFECT and o.op.rule.action == "write" else next(found)
+                        for o in node.attrs["body"].outputs)
+        return results if isinstance(node.type, tuple) else results[0]
+
+
+def _in_order(value) -> np.ndarray:
+    """The value as an array that kernels can read: aligned and in C order."""
+    return np.require(value, requirements=("C", "A")) if np.ndim(value) else np.asarray(value)

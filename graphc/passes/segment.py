@@ -1,0 +1,115 @@
+"""Cuts a graph with host ops into segments: each is a native program of its own, and host ops run between them."""
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from graphc.ir import dims
+from graphc.ir.graph import Graph, new_dims, used_dims, users, with_inputs
+from graphc.ir.node import RESULT, Node, input_node, make
+from graphc.ir.op import Kind, Op
+from graphc.passes.manager import graph_pass
+
+
+def _segment_type(*types, body):
+    found = tuple(o.type for o in body.outputs)
+    return found if len(found) > 1 else found[0]
+
+
+def _no_rule(*_, **__):
+    raise AssertionError("the interpreter runs the body")
+
+
+SEGMENT = Op("segment", Kind.SEGMENT, ("*inputs",), attrs={"body": None}, infer=_segment_type, numpy=_no_rule,
+             grad="segments come after differentiation", doc="What runs natively, as one program, between host ops.")
+
+
+@graph_pass(needs=["pure"], gives=["segmented"])
+def segment(graph: Graph) -> Graph:
+    """Put what runs natively between two rounds of host ops into one node each. A graph without host ops stays as it is.
+
+    A node runs in the last segment that is early enough for all who need it: so most are compiled together. Writes of
+    variables are all in the last one, so that a run that fails writes nothing.
+    """
+    return _Segmenter(graph).run() if any(is_host(n) for n in graph.nodes()) else graph
+
+
+def is_host(node: Node) -> bool:
+    """Whether Python runs a node, and not a kernel."""
+    return node.op.kind is Kind.HOST or node.op is RESULT and is_host(node.inputs[0])
+
+
+class _Segmenter:
+    """Round r of host ops runs before segment r. `round`: host node -> its round; `place`: native node -> its segment."""
+
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self.order = [n for n in graph.nodes() if n.op.kind not in (Kind.INPUT, Kind.CONSTANT)]
+        self.users = users(self.order)
+        self.round: dict[Node, int] = {}
+        self.find_rounds()
+        self.last = max(self.round.values())
+        self.place = self.places()
+        self.new = {n: n for n in graph.nodes() if n.op.kind in (Kind.INPUT, Kind.CONSTANT)}
+
+    def find_rounds(self) -> None:
+        """A host op runs as soon as its inputs, and the sizes that it names, are there."""
+        early: dict[Node, int] = {}  # native node -> the first segment that it can be in
+        told: dict[str, int] = {}    # dim -> the first round that tells it
+        for node in self.order:
+            after = [self.round[i] for i in node.inputs if i in self.round] + [told.get(n, 0) for n in used_dims(node)]
+            native = [early[i] for i in node.inputs if i in early]
+            if is_host(node):
+                self.round[node] = max([0, *after, *(k + 1 for k in native)])
+                for name in new_dims(node):
+                    told.setdefault(name, self.round[node])
+            else:
+                early[node] = max([0, *after, *native])
+
+    def places(self) -> dict[Node, int]:
+        """The last segment that is early enough for each native node."""
+        place = {n: self.last for n in self.order if n not in self.round}
+        for node in reversed(self.order):
+            limit = self.round[node] - 1 if node in self.round else place[node]
+            for source in node.inputs:
+                if source in place:
+                    place[source] = min(place[source], limit)
+        for node in place:
+            if node.op is RESULT:  # in the segment of the op whose result it is
+                place[node] = place[node.inputs[0]]
+        return place
+
+    def run(self) -> Graph:
+        for number in range(self.last + 1):
+            for node in self.order:
+                if self.round.get(node) == number:
+                    self.new[node] = with_inputs(node, tuple(self.new[i] for i in node.inputs))
+            members = [n for n in self.order if self.place.get(n) == number]
+            if members:
+                self.make_segment(number, members)
+        return self.graph.mapped(self.new, ())
+
+    def make_segment(self, number: int, members: list[Node]) -> None:
+        inside = set(members)
+        sources = dict.fromkeys(i for n in members for i in n.inputs if i not in inside and i.op.kind is not Kind.CONSTANT)
+        sources |= dict.fromkeys(self.carriers(number, members, list(sources)))
+        inner = {s: input_node(s.name, s.type, s.attrs["role"], s.location, s.attrs["variable"])
+                 if s.op.kind is Kind.INPUT else input_node(s.name, s.type, location=s.location) for s in sources}
+        inputs = tuple(inner.values())
+        for node in members:
+            inner |= {i: i for i in node.inputs if i.op.kind is Kind.CONSTANT}
+            inner[node] = with_inputs(node, tuple(inner[i] for i in node.inputs))
+        outputs = [n for n in members if not isinstance(n.type, tuple)
+                   and (n in self.graph.outputs or any(u not in inside for u in self.users.get(n, ())))]
+        body = Graph(f"{self.graph.name}_{number}", inputs, tuple(inner[o] for o in outputs))
+        single = len(outputs) == 1
+        made = make(SEGMENT, tuple(self.new[s] for s in sources), {"body": body}, name=outputs[0].name if single else "",
+                    location=outputs[0].location)
+        for k, node in enumerate(outputs):
+            self.new[node] = made if single else make(RESULT, (made,), {"index": k}, name=node.name, location=node.location)
+
+    def carriers(self, number: int, members: list[Node], sources: list[Node]) -> Iterable[Node]:
+        """What else a segment takes, only to know the sizes of dims: feeds, and results of host ops, whose shapes tell them."""
+        told = {name for s in sources for d in s.type.shape if (name := dims.linear_in(d)) is not None}
+        missing = {n for node in (*members, *sources) for n in used_dims(node)} - told
+        there = [*self.graph.inputs, *(n for n, k in self.round.items() if k <= number and not isinstance(n.type, tuple))]
+        return [n for n in there if not missing.isdisjoint(dims.names_in(n.type))]
