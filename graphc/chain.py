@@ -74,6 +74,13 @@ class Chain:
                     equations = check_equations(equations, env)
         return [value[o] for o in self.graph.outputs]
 
+    def parts(self, arrays: Sequence[np.ndarray]) -> list[tuple[Executable, Graph, list[np.ndarray]]]:
+        """The native programs with their graphs, and what a run on these feeds gives to each."""
+        value: dict[Node, Any] = {}
+        self.run(arrays, self.sizes(arrays), 0, value)
+        return [(e, n.attrs["body"], [_in_order(value[i]) for i in n.inputs if i not in self.variables])
+                for n, e in self.executables.items()]
+
     def native(self, node: Node, values: Sequence, number: int):
         """The results of one segment."""
         arrays = [_in_order(v) for v in values]

@@ -20,7 +20,7 @@ from graphc.ir.op import Kind
 from graphc.passes.differentiate import differentiate
 from graphc.passes.manager import Dumper, Instrument, ValueCheck, run_passes, standard_instruments
 from graphc.passes.pipeline import PIPELINE, SEMANTICS
-from graphc.passes.segment import is_host
+from graphc.passes.segment import native_graphs
 
 if TYPE_CHECKING:
     from graphc.runtime.executor import Instance
@@ -77,11 +77,11 @@ class Interpreted(Compiled):
             raise self.misfit(arrays, e) from None
         number = int(self.store.counter[0])
         self.store.counter[0] += 1
-        values: dict[Node, Any] = {}
+        kept: dict[Node, Any] = {}
         try:
-            found = interpret(self.graph, inputs, number, env, values)
+            found = interpret(self.graph, inputs, number, env, kept)
         except ShapeError as e:
-            raise self.misfit(arrays, e, values) from None
+            raise self.misfit(arrays, e, kept) from None
         count = len(self.graph.outputs) - len(self.written)
         results = [np.array(v)[()] for v in found[:count]]
         new = [np.array(v) for v in found[count:]]
@@ -158,7 +158,7 @@ class Chained(Compiled):
 
 
 def _state(graph: Graph) -> tuple[set[Node], list[Node]]:
-    """The handles of the variables whose values a pure graph reads, and of those that it writes, in the order of its outputs."""
+    """The handles of the variables whose values a pure graph reads, and of those that it writes."""
     order = graph.nodes()
     read: set[Node] = set()
     written: list[Node] = []
@@ -209,7 +209,7 @@ def compile_graph(store, fetches: Sequence[Node], feeds: Sequence[Node], arrays:
     fused = run_passes(graph, PIPELINE, instruments)
     from graphc.codegen.build import build
     found: Compiled
-    if any(n.op.kind is Kind.SEGMENT or is_host(n) for n in fused.nodes()):
+    if native_graphs(fused) != [fused]:
         found = chained = Chained(store, graph, fused, _kernel_folder(instruments))
         programs = chained.chain.programs
     else:

@@ -118,7 +118,8 @@ def violated_equation(graph: Graph, shapes: Sequence[tuple[int, ...]],
         if any(_differ(d, s, env) for d, s in zip(node.type.shape, shape, strict=True)):
             return None
     for node in graph.nodes():
-        for type_, shape in zip(node.type if isinstance(node.type, tuple) else (node.type,), results.get(node.name, ()), strict=False):
+        types = node.type if isinstance(node.type, tuple) else (node.type,)
+        for type_, shape in zip(types, results.get(node.name, ()), strict=False):
             env |= {str(d): s for d, s in zip(type_.shape, shape, strict=False) if dims.is_name(d) and str(d) not in env}
     for node in graph.nodes():
         with Equations() as equations:
@@ -127,7 +128,8 @@ def violated_equation(graph: Graph, shapes: Sequence[tuple[int, ...]],
             if _differ(left, right, env):
                 a, b = (dims.substitute(d, env) for d in (left, right))
                 operands = [(node.op.input_name(k), f"{_with_sizes(n, env)}") for k, n in enumerate(node.inputs)]
-                return report(ShapeError, f"{node.op.name}: the {'values' if results else 'fed values'} make shapes that do not fit", operands,
+                values = "values" if results else "fed values"
+                return report(ShapeError, f"{node.op.name}: the {values} make shapes that do not fit", operands,
                               f"{left} = {a} != {right} = {b}", location=node.location)
     return None
 

@@ -162,7 +162,7 @@ def test_json_has_nodes_with_all_that_belongs_to_them(model, capfd):
     assert inner and all(n["location"]["file"] == str(model.resolve()) for n in inner if n["kind"] != "constant")
     names = {i["name"] for i in fused["inputs"]} | {n["name"] for n in fused["nodes"]}
     assert all(i in names for n in fused["nodes"] for i in n["inputs"]) and set(fused["outputs"]) <= names
-    calls = record["stages"][-2]["calls"]
+    calls = record["stages"][-2]["programs"][0]["calls"]
     assert calls and all(c["writes"] for c in calls)
     assert all("def kernel" in k["source"] for k in record["stages"][-1]["kernels"])
 

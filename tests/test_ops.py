@@ -17,9 +17,9 @@ import graphc.ops
 from graphc.errors import GraphcError, Location, RuleError, RunError
 from graphc.ir import dims
 from graphc.ir.container import detached
-from graphc.ir.graph import Graph
+from graphc.ir.graph import Graph, is_required
 from graphc.ir.interpreter import interpret
-from graphc.ir.node import input_node, make
+from graphc.ir.node import RESULT, input_node, make
 from graphc.ir.op import OPS, REQUIRED, Kind
 from graphc.ir.parser import parse
 from graphc.ir.printer import large_constants, print_graph
@@ -34,8 +34,9 @@ for module in pkgutil.iter_modules(graphc.ops.__path__):
     importlib.import_module(f"graphc.ops.{module.name}")
 
 # Kinds that have no value of their own to test here: other tests run whole graphs of them.
-OUTSIDE = {Kind.INPUT, Kind.CONSTANT, Kind.EFFECT, Kind.STRUCTURE, Kind.GRAD, Kind.REGION, Kind.COND, Kind.WHILE, Kind.SCAN}
-OUTSIDE |= {Kind.HOST, Kind.ROUTINE}  # nothing compiles them yet
+OUTSIDE = {Kind.INPUT, Kind.CONSTANT, Kind.EFFECT, Kind.STRUCTURE, Kind.GRAD, Kind.REGION, Kind.SEGMENT, Kind.COND, Kind.WHILE,
+           Kind.SCAN}
+OUTSIDE |= {Kind.ROUTINE}  # nothing compiles them yet
 TESTED = [op for op in OPS.values() if op.kind not in OUTSIDE]
 CASES = [pytest.param(op, s, id=f"{op.name}-{k}") for op in TESTED for k, s in enumerate(op.samples)]
 DIFFERENTIABLE = [p for p in CASES if callable(p.values[0].grad) and p.values[1].inputs]
@@ -79,7 +80,24 @@ def types_of(arrays):
 def graph_of(op, types, attrs):
     inputs = tuple(input_node(f"x{k}", t) for k, t in enumerate(types))
     with detached():
-        return Graph("sample", inputs, (make(op, inputs, attrs, location=Location("net.py", 7)),))
+        node = make(op, inputs, attrs, location=Location("net.py", 7))
+        return Graph("sample", inputs, results_of(node), (), tuple(n for n in (node,) if is_required(n)))
+
+
+def results_of(node):
+    """The tensors that an op gives."""
+    if not isinstance(node.type, tuple):
+        return (node,)
+    return tuple(make(RESULT, (node,), {"index": k}) for k in range(len(node.type)))
+
+
+def assert_fits(types, values):
+    """Arrays are of their types; a dim that the op itself names is one size in all of them."""
+    sizes = {}
+    for type_, value in zip(types, values, strict=True):
+        assert as_dtype(value.dtype) is type_.dtype
+        sizes |= {str(d): n for d, n in zip(type_.shape, value.shape, strict=True) if dims.is_name(d) and str(d) not in sizes}
+        assert value.shape == type_.substitute(sizes).shape
 
 
 def dtypes_of(op, sample):
@@ -103,21 +121,26 @@ FLOATING = [c for c in CASES if any(s.dtype is None and s.kind == "real" and s.s
             and "float64" in dtypes_of(*c.values)]
 
 
-def check_value(op, got, arrays, attrs):
-    """`got` equals the op's NumPy rule by the tolerance of its kind; float32 against a float64 reference."""
+def by_numpy(op, arrays, attrs):
+    """A list of what the op's NumPy rule gives."""
     extra = {"run": 0} if "run" in op.context else {}
-    attrs = op.full_attrs(attrs) | extra
+    with np.errstate(all="ignore"):
+        found = op.numpy(*arrays, **op.full_attrs(attrs), **extra)
+    return [np.asarray(f) for f in (found if isinstance(found, tuple) else (found,))]
+
+
+def check_values(op, found, arrays, attrs):
+    """What a run found equals the op's NumPy rule by the tolerance of its kind; float32 against a float64 reference."""
     wide = [a.astype(np.float64) if a.dtype == np.float32 and op.kind in SUMS | {Kind.ELEMENTWISE} else a
             for a in arrays]
-    with np.errstate(all="ignore"):
+    for k, got in enumerate(found):
         if op.kind in SUMS and got.dtype.kind == "f":
-            magnitude = op.numpy(*(np.abs(a) for a in wide), **attrs)
-            assert_equal_values(got, op.numpy(*wide, **attrs), magnitude=magnitude,
+            magnitude = by_numpy(op, [np.abs(a) for a in wide], attrs)[k]
+            assert_equal_values(got, by_numpy(op, wide, attrs)[k], magnitude=magnitude,
                                 terms=max((a.size for a in arrays), default=1))
         else:
             exact = op.kind not in ULP or got.dtype.kind != "f"
-            assert_equal_values(got, np.asarray(op.numpy(*(arrays if exact else wide), **attrs)),
-                                ulp=0 if exact else ULP[op.kind])
+            assert_equal_values(got, by_numpy(op, arrays if exact else wide, attrs)[k], ulp=0 if exact else ULP[op.kind])
 
 
 # tests ------------------------------------------------------------------------------------------------
@@ -141,15 +164,10 @@ def test_type_and_value_in_each_dtype(op, sample):
         arrays = arrays_of(sample, dtype)
         graph = graph_of(op, types_of(arrays), sample.attrs)
         verify(graph)
-        result = graph.outputs[0].type
-        extra = {"run": 0} if "run" in op.context else {}
-        with np.errstate(all="ignore"):
-            value = np.asarray(op.numpy(*arrays, **op.full_attrs(sample.attrs), **extra))
-        assert (as_dtype(value.dtype), value.shape) == (result.dtype, result.shape), dtype
+        assert_fits([o.type for o in graph.outputs], by_numpy(op, arrays, sample.attrs))
         native = sample is op.samples[0] or dtype in (None, "float32", "float64")  # a kernel takes 80 ms to compile
         for run in runners(graph)[:1 + native]:
-            got, = run(arrays)
-            check_value(op, got, arrays, sample.attrs)
+            check_values(op, run(arrays), arrays, sample.attrs)
 
 
 @pytest.mark.parametrize(("op", "sample"), CASES)
@@ -199,11 +217,12 @@ def test_named_first_size_with_two_sizes(op, sample, only_first):
         static = inferred(op, types_of(arrays), sample.attrs)
         if static is None:
             continue
-        assert result.substitute({"N": size}) == static
+        several = isinstance(result, tuple)
+        assert [t.substitute({"N": size}) for t in (result if several else [result])] == list(static if several else [static])
         for run in both:
-            got, = run(arrays)
-            assert got.shape == static.shape
-            check_value(op, got, arrays, sample.attrs)
+            found = run(arrays)
+            assert_fits([o.type for o in graph_of(op, types_of(arrays), sample.attrs).outputs], found)
+            check_values(op, found, arrays, sample.attrs)
 
 
 @pytest.mark.parametrize(("op", "sample"), [c for c in CASES if any(s.shape for s in c.values[1].inputs)])
@@ -221,9 +240,9 @@ def test_zero_size(op, sample):
                 run(arrays)
         return
     for run in runners(graph):
-        got, = run(arrays)
-        assert got.shape == graph.outputs[0].shape
-        check_value(op, got, arrays, sample.attrs)
+        found = run(arrays)
+        assert_fits([o.type for o in graph.outputs], found)
+        check_values(op, found, arrays, sample.attrs)
 
 
 HARD = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-40, -1.0, 1.0, 0.5, -0.5, 2.0, 1e4, -1e4]
@@ -247,8 +266,7 @@ def test_hard_numbers_in_strided_feeds(op, sample, dtype):
         with pytest.raises(RunError, match=re.escape(str(e).splitlines()[0])):
             CompiledGraph(graph)(strided)
         return
-    got, = CompiledGraph(graph)(strided)
-    check_value(op, got, arrays, sample.attrs)
+    check_values(op, CompiledGraph(graph)(strided), arrays, sample.attrs)
 
 
 def bent(x):
@@ -266,10 +284,13 @@ def test_unfused_and_unoptimised_equal_fused(op, sample):
     inputs = tuple(input_node(f"x{k}", t) for k, t in enumerate(types_of(arrays)))
     with detached():
         middle = make(op, tuple(bent(i) if i.dtype.is_floating else i for i in inputs), sample.attrs)
-        graph = Graph("sample", inputs, (bent(middle), middle))
+        results = results_of(middle)
+        graph = Graph("sample", inputs, (*map(bent, results), *results), (), tuple(n for n in (middle,) if is_required(n)))
     fused = run_passes(graph, PIPELINE)
     plain = run_passes(graph, PIPELINE, [Skipper(("simplify", "thin_products", "fuse"))])
-    assert len([n for n in plain.nodes() if n.op.kind is Kind.REGION]) > 1
+    bodies = [n.attrs["body"] for n in plain.nodes() if n.op.kind is Kind.SEGMENT]
+    regions = [n for g in (plain, *bodies) for n in g.nodes() if n.op.kind is Kind.REGION]
+    assert len(regions) > (op.kind is not Kind.HOST)
     runs = [interpret(graph, arrays), interpret(fused, arrays), interpret(plain, arrays), CompiledGraph(graph)(arrays),
             CompiledGraph(graph, ("simplify", "thin_products", "fuse"))(arrays)]
     pairs = (0, 1, op.kind is not Kind.CONTRACT), (0, 2, True), (3, 4, op.kind not in SUMS), (0, 3, False)
@@ -286,7 +307,7 @@ def test_first_and_second_gradient(op, sample):
     arrays = arrays_of(sample, "float64" if "float64" in dtypes_of(op, sample) else None)
     arrays = [a.astype(np.float64) if a.dtype.kind == "f" else a for a in arrays]
     result = inferred(op, types_of(arrays), sample.attrs)
-    if result is None or result.dtype is not float64 or not any(a.dtype.kind == "f" for a in arrays):
+    if not isinstance(result, TensorType) or result.dtype is not float64 or not any(a.dtype.kind == "f" for a in arrays):
         return  # float32 is too coarse for differences; whole numbers have no gradient
     check_gradients(lambda *tensors: op(*tensors, **sample.attrs), *arrays, order=2)
 

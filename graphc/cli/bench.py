@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from graphc.chain import Chain
 from graphc.cli.dump import write
 from graphc.cli.load import InputError, Loaded, load, note
 from graphc.cli.measure import Memory, Times, Work, memory_of, time_calls, time_kernels, work_of
 from graphc.cli.stages import Stages
 from graphc.codegen.build import build, lower
-from graphc.compiler import Native
+from graphc.compiler import Chained
 from graphc.config import options
 from graphc.errors import RunError, report
 from graphc.ir import dims
@@ -25,6 +26,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.passes.infer_shapes import infer_shapes
 from graphc.passes.manager import run_passes
+from graphc.passes.segment import native_graphs
 from graphc.runtime import threads
 from graphc.runtime.executor import Executable
 from graphc.runtime.memory import aligned
@@ -73,11 +75,11 @@ def _positive(kind: type) -> Callable:
 
 @dataclass
 class Bench:
-    """A compiled graph, ready to be timed. `ways`: what is timed, by name, the fastest first."""
+    """A compiled graph, ready to be timed. `parts`: native programs, their graphs and feeds; one, or several between host
+    ops. `ways`: what is timed, by name, the fastest first.
+    """
 
-    executable: Executable
-    fused: Graph
-    feeds: list[np.ndarray]
+    parts: list[tuple[Executable, Graph, list[np.ndarray]]]
     ways: dict[str, Callable[[], Any]]
     compile_seconds: float
 
@@ -122,14 +124,16 @@ def command(arguments: argparse.Namespace) -> None:
 def _measure(arguments, loaded: Loaded, sizes: dict[str, int], feeds: list[Node], arrays: list[np.ndarray]) -> Report:
     ready = _of_script(loaded, feeds, arrays) if loaded.container is not None else _of_text(loaded, arrays)
     times = dict(zip(ready.ways, time_calls(list(ready.ways.values()), arguments.seconds), strict=True))
-    outputs = ready.executable.instance(ready.feeds).run(ready.feeds)
-    memory = memory_of(ready.executable, ready.feeds, outputs)
-    plan = lower(ready.fused)[1]
     count = threads.num_threads()
-    known = dict(zip(ready.executable.program.names, ready.executable.sizes(ready.feeds), strict=True))
-    return Report(arguments.target, sizes, count, times, work_of(plan, known, count), memory, ready.compile_seconds,
-                  len(ready.executable.program.objects),
-                  time_kernels(ready.executable, ready.feeds, arguments.seconds) if arguments.kernels else None)
+    memory, work = Memory(0, 0, 0, 0, 0), []
+    for executable, graph, feeds_of_part in ready.parts:
+        memory += memory_of(executable, feeds_of_part, executable.instance(feeds_of_part).run(feeds_of_part))
+        known = dict(zip(executable.program.names, executable.sizes(feeds_of_part), strict=True))
+        work += work_of(lower(graph)[1], known, count)
+    kernels = {symbol for executable, *_ in ready.parts for symbol in executable.program.objects}
+    seconds = [s for executable, _, given in ready.parts for s in time_kernels(executable, given, arguments.seconds)] \
+        if arguments.kernels else None
+    return Report(arguments.target, sizes, count, times, work, memory, ready.compile_seconds, len(kernels), seconds)
 
 
 # making what is timed -----------------------------------------------------------------------------
@@ -180,29 +184,34 @@ def _of_script(loaded: Loaded, feeds: Sequence[Node], arrays: list[np.ndarray]) 
     fetches = (*tensors, *(n for n in loaded.roots if n.type == ()))    # a session's order: it finds the program
     Stages(loaded).graph("fused")                                       # an error of a pass names the roots
     start = time.perf_counter()
-    native = session.compiled(fetches, tuple(feeds), arrays)
+    compiled = session.compiled(fetches, tuple(feeds), arrays)
     seconds = time.perf_counter() - start
-    assert isinstance(native, Native)
+    parts = compiled.chain.parts(arrays) if isinstance(compiled, Chained) else [
+        (compiled.executable, compiled.graph, arrays)]  # type: ignore[attr-defined]
     call = session.make_callable(list(fetches), list(feeds))
     feed_dict = dict(zip(feeds, arrays, strict=True))
     ways = {"bound call": lambda: call(*arrays), "Session.run": lambda: session.run(list(fetches), feed_dict)}
-    return Bench(native.executable, native.graph, arrays, ways, seconds)
+    return Bench(parts, ways, seconds)
 
 
 def _of_text(loaded: Loaded, arrays: list[np.ndarray]) -> Bench:
     """A program by itself: a text has no session, and no initial values."""
     start = time.perf_counter()
     fused = Stages(loaded).graph("fused")
-    program = build(fused)
     rng = np.random.default_rng(1)
     variables = [aligned(tuple(n.type.shape), n.type.dtype.numpy)[0] for n in fused.inputs
                  if n.attrs["role"] == "variable"]
     for array in variables:
         array[...] = 0.1 * rng.random(array.shape) if array.dtype.kind == "f" else 1
-    executable = Executable(program, variables)
+    if native_graphs(fused) != [fused]:
+        chain = Chain(fused, variables)
+        seconds = time.perf_counter() - start
+        env = chain.sizes(arrays)
+        return Bench(chain.parts(arrays), {"program": lambda: chain.run(arrays, dict(env), 0)}, seconds)
+    executable = Executable(build(fused), variables)
     seconds = time.perf_counter() - start
     instance = executable.instance(arrays)
-    return Bench(executable, fused, arrays, {"program": lambda: instance.run(arrays)}, seconds)
+    return Bench([(executable, fused, arrays)], {"program": lambda: instance.run(arrays)}, seconds)
 
 
 # printing -----------------------------------------------------------------------------------------

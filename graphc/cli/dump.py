@@ -13,9 +13,9 @@ import numpy as np
 from graphc.cli.load import load, note
 from graphc.cli.stages import GRAPHS, PASSES, STAGES, Stages
 from graphc.codegen.build import emit
-from graphc.codegen.kernel import kernel_text
+from graphc.codegen.kernel import Kernel, kernel_text
 from graphc.codegen.lower import Buffer
-from graphc.codegen.plan import Record
+from graphc.codegen.plan import Plan, Record
 from graphc.errors import Location
 from graphc.ir.graph import Graph, named
 from graphc.ir.node import Node
@@ -30,7 +30,7 @@ Prints a graph at any stage of its way to a program:
   built                 as the script made it
   <pass>                after a pass: {', '.join(PASSES)}
   fused                 after all passes: what kernels are made of (the default)
-  kernels               the program: kernel calls in order, memory, and what each kernel does
+  kernels               the programs: kernel calls in order, memory, and what each kernel does
   source                the Numba source of each kernel
   all                   every stage
 
@@ -77,10 +77,12 @@ def write(text: str, output: Path | None, constants: dict[str, np.ndarray] | Non
 
 def stage_text(stages: Stages, stage: str) -> str:
     """A stage as text."""
+    if stage in ("kernels", "source") and not stages.programs:
+        return "# no kernels: host ops do all of it\n"
     if stage == "kernels":
         return _kernels_text(stages)
     if stage == "source":
-        count = {k: sum(r.call.kernel == k for r in stages.plan.records) for k in stages.kernels}
+        count = {k: sum(r.call.kernel == k for r in stages.records) for k in stages.kernels}
         return "\n\n".join(f"# kernel {n}: {k.name}, called {_times(count[k])}\n{emit(k).text.rstrip()}\n"
                            for n, k in enumerate(stages.kernels))
     return str(stages.graph(stage))
@@ -91,8 +93,12 @@ def _times(count: int) -> str:
 
 
 def _kernels_text(stages: Stages) -> str:
-    plan, kernels = stages.plan, stages.kernels
-    graph = stages.graph("fused")
+    programs = [_program_text(graph, plan, stages.kernels) for graph, plan in stages.programs]
+    texts = [f"# kernel {n}\n{kernel_text(k)}" for n, k in enumerate(stages.kernels)]
+    return "\n\n".join([*programs, *texts]) + "\n"
+
+
+def _program_text(graph: Graph, plan: Plan, kernels: list[Kernel]) -> str:
     lines = [f"program {graph.name}({', '.join(f'{i.name}: {i.type}' for i in graph.inputs)}) {{"]
     lines += [f"  arena slot {k}: {size} bytes" for k, size in enumerate(plan.slots)]
     for number, record in enumerate(plan.records):
@@ -101,8 +107,7 @@ def _kernels_text(stages: Stages) -> str:
                      + ", ".join(_argument(record, b, plan.slot_of.get(plan.aliases.get(b, b))) for b in call.buffers)
                      + f")  {call.operations} operations" + (f"  # {call.location}" if call.location else ""))
         lines += ["  -- all threads meet"] if record.barrier else []
-    texts = [f"# kernel {n}\n{kernel_text(k)}" for n, k in enumerate(kernels)]
-    return "\n\n".join(["\n".join([*lines, "}"]), *texts]) + "\n"
+    return "\n".join([*lines, "}"])
 
 
 def _argument(record: Record, buffer: Buffer, slot: int | None) -> str:
@@ -119,16 +124,19 @@ def stage_record(stages: Stages, stage: str) -> dict[str, Any]:
         return {"stage": stage, "kernels": [{"name": k.name, "source": emit(k).text} for k in stages.kernels]}
     if stage != "kernels":
         return {"stage": stage, "graph": graph_record(stages.graph(stage))}
-    plan = stages.plan
-    calls = [{"kernel": stages.kernels.index(r.call.kernel), "buffers": [b.name for b in r.call.buffers],
+    programs = [{"name": graph.name, **_program_record(plan, stages.kernels)} for graph, plan in stages.programs]
+    return {"stage": stage, "kernels": [{"name": k.name, "text": kernel_text(k)} for k in stages.kernels], "programs": programs}
+
+
+def _program_record(plan: Plan, kernels: list[Kernel]) -> dict[str, Any]:
+    calls = [{"kernel": kernels.index(r.call.kernel), "buffers": [b.name for b in r.call.buffers],
               "reads": [b.name for b in r.call.buffers if b in r.call.reads],
               "writes": [b.name for b in r.call.buffers if b in r.call.writes],
               "sizes": [_size(s) for s in r.call.sizes], "operations": _size(r.call.operations),
               "serial": r.call.serial, "barrier": r.barrier, "location": _location(r.call.location)}
              for r in plan.records]
     slots = {b.name: {"slot": s, "bytes": _size(b.bytes)} for b, s in plan.slot_of.items()}
-    return {"stage": stage, "kernels": [{"name": k.name, "text": kernel_text(k)} for k in stages.kernels],
-            "calls": calls, "arena": {"slots": [_size(s) for s in plan.slots], "buffers": slots}}
+    return {"calls": calls, "arena": {"slots": [_size(s) for s in plan.slots], "buffers": slots}}
 
 
 def graph_record(graph: Graph) -> dict[str, Any]:

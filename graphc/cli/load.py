@@ -22,10 +22,11 @@ from graphc.errors import GraphcError, Location, report
 from graphc.ir import dims
 from graphc.ir.container import Graph as Container
 from graphc.ir.container import get_default_graph, reset_default_graph
-from graphc.ir.graph import Graph, capture, topological
+from graphc.ir.graph import Graph, capture, new_dims, topological, used_dims
 from graphc.ir.node import Node
 from graphc.ir.op import Kind
 from graphc.ir.parser import parse
+from graphc.passes.segment import native_graphs
 from graphc.session import Session
 from graphc.variable import Variable
 
@@ -46,7 +47,7 @@ class Loaded:
     @property
     def is_fused(self) -> bool:
         """Whether a text was dumped after fusion: no pass applies any more."""
-        return any(n.op.kind is Kind.REGION for n in self.graph.nodes())
+        return any(n.op.kind is Kind.REGION for graph in native_graphs(self.graph) for n in graph.nodes())
 
 
 def load(target: str, arguments: Sequence[str] = ()) -> Loaded:
@@ -121,11 +122,19 @@ def _named_node(graph: Graph, name: str, path: Path) -> Node:
 
 def _narrowed(graph: Graph, roots: Sequence[Node]) -> Graph:
     """The part of a graph that `roots` need."""
-    needed = set(topological(roots))
+    required: tuple[Node, ...] = ()
+    while True:
+        order = topological((*required, *roots))
+        used = {name for n in order for name in used_dims(n)}
+        more = tuple(n for n in graph.required if n in order or not used.isdisjoint(new_dims(n)))
+        if more == required:
+            break
+        required = more
+    needed = set(order)
     inputs = tuple(i for i in graph.inputs if i in needed)
-    known = {n for i in inputs for d in i.type.shape for n in dims.names(d)}
+    known = {n for i in inputs for d in i.type.shape for n in dims.names(d)} | {n for r in required for n in new_dims(r)}
     equations = tuple(e for e in graph.equations if known.issuperset((*dims.names(e.left), *dims.names(e.right))))
-    return Graph(graph.name, inputs, tuple(roots), equations)
+    return Graph(graph.name, inputs, tuple(roots), equations, required)
 
 
 def _unknown_name(name: str, known, path: Path) -> GraphcError:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
@@ -94,6 +94,9 @@ class Memory:
     outputs: int
     constants: int
     feeds: int
+
+    def __add__(self, other: Memory) -> Memory:
+        return Memory(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     @property
     def peak(self) -> int:

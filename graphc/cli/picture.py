@@ -20,8 +20,9 @@ LONGEST = 34        # characters of a line in a box
 FAMILIES = {        # kind -> style; what is not here is plain
     Kind.CONSTANT: "constant", Kind.ELEMENTWISE: "elementwise", Kind.REDUCE: "reduce", Kind.CONTRACT: "contract",
     Kind.MOVE: "move", Kind.VIEW: "move", Kind.ASSEMBLE: "move", Kind.GATHER: "move", Kind.SCATTER: "move",
-    Kind.INDEX: "elementwise", Kind.RANDOM: "random", Kind.EFFECT: "effect", Kind.GRAD: "grad",
+    Kind.INDEX: "elementwise", Kind.RANDOM: "random", Kind.EFFECT: "effect", Kind.GRAD: "grad", Kind.HOST: "effect",
 }
+NESTED = (Kind.REGION, Kind.SEGMENT)    # drawn with the graph inside
 
 
 @dataclass(eq=False)
@@ -75,7 +76,7 @@ class _Painter:
         order = self.graph.nodes()
         for node in order:
             origin = node.inputs[0] if node.op is RESULT else None
-            if origin is not None and origin.op.kind is Kind.REGION:
+            if origin is not None and origin.op.kind in NESTED:
                 self.made[node] = (self.made[origin][0], node.attrs["index"])   # regions show their results themselves
                 continue
             if _is_scalar(node):    # drawn anew beside each user: long lines to one box would say less
@@ -119,7 +120,7 @@ class _Painter:
         if kind is Kind.INPUT:
             style = "port" if self.outer is not None else node.attrs["role"]
             return Item(key, style, [_short(node.name)], tip, _outs(node) if self.outer is None else [""], ins=1)
-        if kind is Kind.REGION:
+        if kind in NESTED:
             body = next(v for v in node.attrs.values() if isinstance(v, Graph))
             inner = _Painter(named(body), key + "_", self.folder, node).paint()
             return Item(key, "region", [body.name], tip, _outs(node), ins=len(node.inputs), inner=inner)
@@ -144,7 +145,7 @@ def is_write(node: Node) -> bool:
 
 
 def _outs(node: Node) -> list[str]:
-    if node.op.kind is Kind.REGION and isinstance(node.type, tuple):
+    if node.op.kind in NESTED and isinstance(node.type, tuple):
         return [type_text(t) for t in node.type]
     return [type_text(node.type) if isinstance(node.type, TensorType) or node.op.kind is not Kind.STRUCTURE else ""]
 

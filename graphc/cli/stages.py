@@ -6,11 +6,12 @@ import functools
 from graphc.cli.load import InputError, Loaded
 from graphc.codegen.build import lower
 from graphc.codegen.kernel import Kernel
-from graphc.codegen.plan import Plan
+from graphc.codegen.plan import Plan, Record
 from graphc.errors import GraphcError, StateError, report
 from graphc.ir.graph import Graph, named
 from graphc.passes.manager import Recorder, run_passes, standard_instruments
 from graphc.passes.pipeline import PIPELINE
+from graphc.passes.segment import native_graphs
 
 PASSES = [p.name for p in PIPELINE]
 GRAPHS = ["built", *PASSES, "fused"]      # "fused" is what the last pass leaves: what kernels are made of
@@ -58,11 +59,16 @@ class Stages:
         return made
 
     @functools.cached_property
-    def plan(self) -> Plan:
-        """The kernel calls, in order, with their memory."""
-        return lower(self.graph("fused"))[1]
+    def programs(self) -> list[tuple[Graph, Plan]]:
+        """What runs natively, in order: one graph, or, between host ops, several. With its kernel calls and their memory."""
+        return [(graph, lower(graph)[1]) for graph in native_graphs(self.graph("fused"))]
+
+    @property
+    def records(self) -> list[Record]:
+        """All kernel calls, in order."""
+        return [record for _, plan in self.programs for record in plan.records]
 
     @functools.cached_property
     def kernels(self) -> list[Kernel]:
         """The distinct kernels, in the order of their first call."""
-        return list(dict.fromkeys(r.call.kernel for r in self.plan.records))
+        return list(dict.fromkeys(r.call.kernel for r in self.records))

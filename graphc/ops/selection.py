@@ -14,10 +14,9 @@ NO_GRADIENT = "positions and counts do not change when values do, but by jumps"
 A, B = name("A"), name("B")  # of the samples
 
 
-def _host(name: str, inputs: str, *, doc: str, infer, numpy, samples, binds=("dim",), attrs=None, errors=(),
-          grad=NO_GRADIENT) -> Op:
-    return Op(name, Kind.HOST, tuple(inputs.split()), infer=infer, numpy=numpy, grad=grad, doc=doc,
-              rule=Host(binds=tuple(binds)), attrs={b: REQUIRED for b in binds} | (attrs or {}), samples=as_samples(samples),
+def _host(name: str, inputs: str, *, doc: str, infer, numpy, samples, binds=("dim",), errors=()) -> Op:
+    return Op(name, Kind.HOST, tuple(inputs.split()), infer=infer, numpy=numpy, grad=NO_GRADIENT, doc=doc,
+              rule=Host(binds=tuple(binds)), attrs=dict.fromkeys(binds, REQUIRED), samples=as_samples(samples),
               errors=tuple(errors))
 
 

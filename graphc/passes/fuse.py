@@ -268,7 +268,7 @@ class _Fuser:
     def build(self) -> Graph:
         new: dict[Node, Node] = {}
         built: set[int] = set()
-        stack = [*reversed(self.graph.outputs)]
+        stack = [*reversed(self.graph.outputs), *reversed(self.graph.required)]
         for node in self.graph.inputs:
             new[node] = node
         while stack:

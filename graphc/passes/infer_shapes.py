@@ -27,7 +27,7 @@ def infer_shapes(graph: Graph) -> Graph:
         left += [Equation(a, b, node.location) for a, b in equations.found]
     order = {n: k for k, n in enumerate(_names_in_order(graph))}
     first_late = len(order)
-    for name in (n for node in graph.nodes() for n in new_dims(node)):
+    for name in (n for node in _all_nodes(graph) for n in new_dims(node)):
         order.setdefault(name, len(order))
     open_equations = []
     for equation in left:

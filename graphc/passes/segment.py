@@ -38,6 +38,13 @@ def is_host(node: Node) -> bool:
     return node.op.kind is Kind.HOST or node.op is RESULT and is_host(node.inputs[0])
 
 
+def native_graphs(graph: Graph) -> list[Graph]:
+    """What becomes a native program each: the segments of a graph, or the graph itself if it has no host ops."""
+    if any(n.op.kind is Kind.SEGMENT or is_host(n) for n in graph.nodes()):
+        return [n.attrs["body"] for n in graph.nodes() if n.op.kind is Kind.SEGMENT]
+    return [graph]
+
+
 class _Segmenter:
     """Round r of host ops runs before segment r. `round`: host node -> its round; `place`: native node -> its segment."""
 

@@ -10,10 +10,9 @@ from graphc.chain import Chain
 from graphc.codegen.build import build
 from graphc.feeds import feed_array
 from graphc.ir.graph import Graph
-from graphc.ir.op import Kind
 from graphc.passes.manager import Instrument, Skipper, Verifier, run_passes
 from graphc.passes.pipeline import PIPELINE
-from graphc.passes.segment import is_host
+from graphc.passes.segment import native_graphs
 from graphc.program import Program
 from graphc.runtime import executor, threads
 from graphc.runtime.executor import Executable
@@ -28,7 +27,7 @@ class CompiledGraph:
         self.graph = graph
         instruments: list[Instrument] = [Verifier(), Skipper(skip)]
         fused = run_passes(graph, PIPELINE, instruments)
-        self.chain = Chain(fused, []) if any(n.op.kind is Kind.SEGMENT or is_host(n) for n in fused.nodes()) else None
+        self.chain = Chain(fused, []) if native_graphs(fused) != [fused] else None
         if self.chain is None:
             self.program: Program = build(fused)
             self.executable = Executable(self.program, [])
