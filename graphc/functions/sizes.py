@@ -125,7 +125,8 @@ def full_shape(value, what: str) -> tuple[Size, ...]:
 def as_axis(axis, rank: int, what: str, x: Node | None = None) -> int:
     """An axis counted from 0. Raises ArgumentError when there is no such axis."""
     if is_fed(axis):
-        raise report(ArgumentError, f"{what}: an axis must be known when the graph is built", [("axis", as_node(axis).describe())])
+        raise report(ArgumentError, f"{what}: an axis must be known when the graph is built",
+                     [("axis", as_node(axis).describe())])
     found = as_size(axis, what)
     if not isinstance(found, int) or not -rank <= found < rank:
         raise report(ArgumentError, f"{what}: axis out of range", [("x", x.describe())] if x is not None else [],

@@ -70,7 +70,7 @@ def _alike(a, b) -> bool:
 def _bodies(node) -> None:
     for body in node.attrs.values():
         if isinstance(body, Graph):
-            if node.op.kind is Kind.REGION:  # for other ops with bodies the type rule says what they take
+            if node.op.kind in (Kind.REGION, Kind.SEGMENT):  # for other ops with bodies the type rule says what they take
                 _require(len(body.inputs) == len(node.inputs), "body-inputs", node, "the body takes other inputs")
                 for outer, inner in zip(node.inputs, body.inputs, strict=True):
                     _require(_alike(outer.type, inner.type), "body-inputs", node, f"{inner.label} has another type")

@@ -62,7 +62,8 @@ bind_size = Op(
     "bind_size", Kind.HOST, ("size",), attrs={"dim": REQUIRED},
     doc="Zeros, as many as `size` says: they carry a number that only a run can tell as the size of their axis, a named dim.",
     infer=_bind_type, numpy=_bind_numpy, grad="a size has no gradient", rule=Host(binds=("dim",)),
-    samples=as_samples([sample(integer(low=0, high=5), dim=name("A")), sample(integer(low=3, high=4, dtype="int32"), dim=name("A"))]),
+    samples=as_samples([sample(integer(low=0, high=5), dim=name("A")),
+                        sample(integer(low=3, high=4, dtype="int32"), dim=name("A"))]),
     errors=((sample(integer(low=-3, high=-2), dim=name("A")), "a size is negative: -3"),
             (sample(integer(2), dim=name("A")), "a size must be a whole number")),
 )
