@@ -4,6 +4,7 @@ from __future__ import annotations
 from graphc.passes.differentiate import differentiate
 from graphc.passes.fuse import fuse
 from graphc.passes.infer_shapes import infer_shapes
+from graphc.passes.loops import loops
 from graphc.passes.place import place
 from graphc.passes.resolve_state import resolve_state
 from graphc.passes.segment import segment
@@ -20,6 +21,7 @@ SEMANTICS = [
 PIPELINE = [
     *SEMANTICS,
     simplify,        # gradients leave many x*1 and copies; equal pure nodes merge here
+    loops,           # after simplify, which shows what is a plain sum of products
     segment,         # after simplify: fewer nodes are left to carry over; before what works on kernels alone
     thin_products,   # before fuse: a product with one row or column becomes a sum, which fuses with its neighbours
     fuse,            # nodes -> regions, one kernel each

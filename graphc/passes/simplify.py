@@ -3,11 +3,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphc.ir.graph import Graph, rebuild
+from graphc.ir.container import detached
+from graphc.ir.graph import Graph, rebuild, users
 from graphc.ir.interpreter import evaluate
 from graphc.ir.node import CONSTANT, Node, make
 from graphc.ir.op import Array, Kind
 from graphc.ir.types import TensorType
+from graphc.ops.assemble import concat_values
+from graphc.ops.elementwise import add
 from graphc.passes.manager import graph_pass
 from graphc.passes.regions import COMPUTED
 from graphc.passes.rewrite import apply_rules
@@ -21,7 +24,7 @@ MERGED = (COMPUTED | {Kind.MOVE, Kind.VIEW, Kind.CONSTANT, Kind.CONTRACT, Kind.A
 def simplify(graph: Graph) -> Graph:
     """Apply the rules, fold constants and merge equal nodes until nothing changes (at most a few rounds)."""
     for _ in range(4):
-        new = merge_equal(fold(apply_rules(graph, RULES)))
+        new = merge_equal(join_parts(fold(apply_rules(graph, RULES))))
         if len(new.nodes()) == len(graph.nodes()) and new == graph:
             break
         graph = new
@@ -57,6 +60,55 @@ def _can_fold(node: Node, inputs) -> bool:
 def _symbolic(value) -> bool:
     from graphc.ir.dims import Dim
     return isinstance(value, Dim) or isinstance(value, tuple) and any(_symbolic(v) for v in value)
+
+
+def join_parts(graph: Graph) -> Graph:
+    """A sum of parts in zeros that lie side by side, such as the gradients of slices, becomes those parts put together."""
+    used = users(graph.nodes())
+
+    def replace(node, inputs, control):
+        if node.op is not add or any(u.op is add for u in used.get(node, ())):
+            return None
+        terms, waiting = [], list(reversed(inputs))
+        while waiting:
+            term = waiting.pop()
+            if term.op is add and term.type == node.type:
+                waiting += reversed(term.inputs)
+            else:
+                terms.append(term)
+        return _put_together(terms, node)
+    return rebuild(graph, replace)
+
+
+def _put_together(terms: list[Node], node: Node) -> Node | None:
+    parts = [_part(t, node.type) for t in terms]
+    if any(p is None for p in parts) or len({axis for axis, *_ in parts}) != 1:  # type: ignore[misc]
+        return None
+    axis = parts[0][0]  # type: ignore[index]
+    order = sorted(parts, key=lambda p: p[1])  # type: ignore[index]
+    end = 0
+    for _, begin, source in order:  # type: ignore[misc]
+        if begin != end:
+            return None
+        end = begin + source.type.shape[axis]
+    if end != node.type.shape[axis]:
+        return None
+    with detached(node.location):
+        return concat_values(*(source for _, _, source in order), axis=axis)  # type: ignore[misc]
+
+
+def _part(node: Node, type_: TensorType) -> tuple[int, int, Node] | None:
+    """(axis, begin, value) of zeros with one value in them that leaves room along one axis alone."""
+    if node.op.kind is not Kind.ASSEMBLE or len(node.inputs) != 1 or node.type != type_ or node.op.rule.fill(node.attrs) != 0:
+        return None
+    source, = node.inputs
+    where, = node.op.rule.parts((source.type,), node.type, node.attrs)
+    axes = [a for a in range(type_.rank) if source.type.shape[a] != type_.shape[a]]
+    plain = where.axes == tuple(range(type_.rank)) and all(s == 1 for s in where.steps)
+    if len(axes) != 1 or not plain or any(where.offsets[a] != 0 for a in range(type_.rank) if a != axes[0]):
+        return None
+    sizes = where.offsets[axes[0]], source.type.shape[axes[0]], type_.shape[axes[0]]
+    return (axes[0], where.offsets[axes[0]], source) if all(isinstance(s, int) for s in sizes) else None
 
 
 def merge_equal(graph: Graph) -> Graph:
