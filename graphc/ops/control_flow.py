@@ -17,7 +17,8 @@ from graphc.ir.op import REQUIRED, Kind, Op
 from graphc.ir.types import TensorType, bool_, int64, same_dim, same_shape, shape_text, type_text
 from graphc.ops.composite import zeros_like
 from graphc.ops.grad import connected, grad
-from graphc.ops.index import bind_size
+from graphc.ops.movement import reshape_to
+from graphc.ops.selection import read_sizes
 
 
 def _takes(body: Graph, types, what: str) -> None:
@@ -172,12 +173,12 @@ def _while_numpy(*values, condition, body, states, run, env):
 def _while_grad(dy, y, *inputs, condition, body, states):
     """The loop once more, as a scan of as many steps as it took, which keeps what each step started from."""
     count = y[-1]
-    trips = bind_size(count, dim=dims.name(f"trips_{count.inputs[0].serial}"))
-    again = make_scan(body, inputs[:states], (), inputs[states:], trips.type.shape[0], False, after=trips)
+    trips = dims.name(f"trips_{count.inputs[0].serial}")
+    told = read_sizes(reshape_to(count, shape=(1,)), dims=(trips,))
+    again = make_scan(body, inputs[:states], (), inputs[states:], trips, False, after=told)
     finals = results(again)
     zeros = [zeros_like(r) for r in finals[states:]]
-    found = _scan_grad((*dy[:states], *zeros), finals, *again.inputs, **again.attrs)
-    return [*found[:states], *found[states + 1:]]  # without the one for `trips`
+    return _scan_grad((*dy[:states], *zeros), finals, *again.inputs, **again.attrs)[:len(inputs)]
 
 
 while_loop = Op(
@@ -252,13 +253,12 @@ scan = Op(
 def make_scan(body: Graph, states, sequences, shared, length, reverse: bool, after: Node | None = None) -> Node:
     """A scan with its history, from which gradients are computed; results that nothing uses are dropped later.
 
-    after: a tensor that tells the length, when no sequence does.
+    after: a tensor that tells the length, when no sequence does. The body takes it, and does not look at it.
     """
-    if after is not None:  # its rows are walked along, and not looked at
-        row = after.type.with_shape(after.type.shape[1:])
-        unused = Node(INPUT, (), {"type": row, "role": "feed", "variable": None}, row)
-        inputs = (*body.inputs[:len(states)], unused, *body.inputs[len(states):])
-        body, sequences = Graph(body.name, inputs, body.outputs), (after, *sequences)
+    if after is not None:
+        body = Graph(body.name, (*body.inputs, Node(INPUT, (), {"type": after.type, "role": "feed", "variable": None}, after.type)),
+                     body.outputs)
+        shared = (*shared, after)
     body = Graph(body.name, body.inputs, (*body.outputs, *body.inputs[:len(states)]))
     return make(scan, (*states, *sequences, *shared),
                 {"body": body, "states": len(states), "sequences": len(sequences), "length": length, "reverse": reverse,

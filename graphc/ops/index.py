@@ -3,10 +3,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphc.errors import DTypeError, RuleError, RunError
+from graphc.errors import DTypeError, RuleError
 from graphc.ir.dims import name
 from graphc.ir.op import REQUIRED, Host, Index, Kind, Op
-from graphc.ir.types import TensorType, int64, uint8
+from graphc.ir.types import TensorType, int64
 from graphc.ops.define import as_samples, sample
 from graphc.ops.samples import integer
 
@@ -43,27 +43,4 @@ dim_value = Op(
     numpy=lambda *, dim: np.int64(dim),
     grad="a size depends on no input's values",
     samples=as_samples([sample(dim=7)]),
-)
-
-
-def _bind_type(size, *, dim):
-    if size.shape != () or not size.dtype.is_integer:
-        raise RuleError("a size must be a whole number", f"it is {size}", DTypeError)
-    return TensorType(uint8, (dim,))
-
-
-def _bind_numpy(size, *, dim):
-    if size < 0:
-        raise RunError(f"a size is negative: {size}")
-    return np.zeros(int(size), np.uint8)
-
-
-bind_size = Op(
-    "bind_size", Kind.HOST, ("size",), attrs={"dim": REQUIRED},
-    doc="Zeros, as many as `size` says: they carry a number that only a run can tell as the size of their axis, a named dim.",
-    infer=_bind_type, numpy=_bind_numpy, grad="a size has no gradient", rule=Host(binds=("dim",)),
-    samples=as_samples([sample(integer(low=0, high=5), dim=name("A")),
-                        sample(integer(low=3, high=4, dtype="int32"), dim=name("A"))]),
-    errors=((sample(integer(low=-3, high=-2), dim=name("A")), "a size is negative: -3"),
-            (sample(integer(2), dim=name("A")), "a size must be a whole number")),
 )

@@ -78,10 +78,11 @@ class _Loop:
 
     def moved(self) -> list[Node]:
         """The new results, in the order of the old ones."""
-        self.lift()
         self.classify()
         for k in range(len(self.states)):
             self.sum(k)
+        self.lift()
+        self.classify()
         for later in self.results:
             if not later.is_state:
                 self.sink(later)
@@ -145,7 +146,8 @@ class _Loop:
         if node.op.kind is Kind.VIEW:
             return reshape_to(inputs[0], shape=(self.length, *node.type.shape))
         if node.op.kind is Kind.CONTRACT:
-            return self.product(node, inputs, summed=False)
+            attrs = self.product(node, summed=False)
+            return None if attrs is None else make(contract, tuple(inputs), attrs, location=node.location)
         return None
 
     def aligned(self, inner: Node, outer: Node, rank: int) -> Node:
@@ -154,16 +156,15 @@ class _Loop:
             return outer
         return reshape_to(outer, shape=(self.length, *(1,) * (rank - inner.type.rank), *inner.type.shape))
 
-    def product(self, node: Node, operands, summed: bool) -> Node | None:
-        """A contraction of all iterations' operands: of each, or summed over them."""
+    def product(self, node: Node, summed: bool) -> dict | None:
+        """The attributes of a contraction's like of all iterations' operands: one for each, or summed over them."""
         labels = node.op.rule.labels(tuple(i.type for i in node.inputs), node.attrs)
         if any(label is None or isinstance(label, tuple) for group in labels for label in group):
             return None
         letters = dict(zip(dict.fromkeys(x for group in labels for x in group), ascii_letters[1:], strict=False))
-        texts = ["".join(letters[x] for x in group) for group in labels]
-        a, b = (("a" if i in self.along or i in self.carried else "") + t for i, t in zip(node.inputs, texts, strict=False))
-        return make(contract, tuple(operands), {"a_labels": a, "b_labels": b, "out_labels": texts[2] if summed else
-                                                "a" + texts[2]}, location=node.location)
+        a, b, out = ("".join(letters[x] for x in group) for group in labels)
+        a, b = (("a" if self.varies(i) else "") + text for i, text in zip(node.inputs, (a, b), strict=True))
+        return {"a_labels": a, "b_labels": b, "out_labels": out if summed else "a" + out}
 
     # sum and sink ------------------------------------------------------------------------------------------------------
 
@@ -212,10 +213,14 @@ class _Loop:
         if self.uses[term] != count:
             return None
         if term.op.kind is Kind.CONTRACT and all(self.varies(i) for i in term.inputs):
-            if self.product(term, [self.sample(i) for i in term.inputs], summed=True) is None:
+            attrs = self.product(term, summed=True)
+            if attrs is None:
                 return None
             get = [self.getter(i) for i in term.inputs]
-            return lambda stacks: self.product(term, [g(stacks) for g in get], summed=True)
+            return lambda stacks: make(contract, tuple(g(stacks) for g in get), attrs, location=term.location)
+        if self.is_stacked(term):
+            whole = self.getter(term)
+            return lambda stacks: reduce_sum(whole(stacks), axes=(0,))
         if term.op is reduce_sum and self.varies(term.inputs[0]) and self.is_stacked(term.inputs[0]):
             source = self.getter(term.inputs[0])
             return lambda stacks: reduce_sum(source(stacks), axes=(0, *(a + 1 for a in term.attrs["axes"])))
@@ -225,11 +230,6 @@ class _Loop:
         """Whether the values of all iterations are in memory anyway."""
         return node in self.rows or node in self.stacked
 
-    def sample(self, node: Node) -> Node:
-        """A stand-in for all iterations' values of a node."""
-        type_ = node.type.with_shape((self.length, *node.type.shape)) if self.varies(node) else node.type
-        return input_node("", type_)
-
     def sink(self, later: _Later) -> None:
         """Take a product that is only stacked of the stacked factor."""
         node = self.stacked[later.base]
@@ -237,10 +237,10 @@ class _Loop:
             return
         if all(self.varies(i) for i in node.inputs) or not all(self.varies(i) or i in self.same for i in node.inputs):
             return
-        if self.product(node, [self.sample(i) for i in node.inputs], summed=False) is None:
-            return
-        get = [self.getter(i) for i in node.inputs]
-        later.terms.append(lambda stacks: self.product(node, [g(stacks) for g in get], summed=False))
+        attrs = self.product(node, summed=False)
+        if attrs is not None:
+            get = [self.getter(i) for i in node.inputs]
+            later.terms.append(lambda stacks: make(contract, tuple(g(stacks) for g in get), attrs, location=node.location))
 
     # building ----------------------------------------------------------------------------------------------------------
 

@@ -91,9 +91,9 @@ def _trim_scan(node: Node, inputs, used: set[int]) -> dict[int, Node]:
     keep = sorted(live - moved)
     body = trim(Graph(body.name, body.inputs, tuple(body.outputs[k] for k in (*keep, *stacks))))
     needed = _needed(body.outputs)
-    # A sequence that a host op made stays: its size may be what tells the length.
-    rows = [k for k in range(states, states + sequences) if body.inputs[k] in needed or inputs[k].op.kind is Kind.HOST]
-    shared = [k for k in (*sorted(moved), *range(states + sequences, len(inputs))) if body.inputs[k] in needed]
+    # An operand that a host op made stays: its size may be what tells the length.
+    rows, shared = ([k for k in group if body.inputs[k] in needed or inputs[k].op.kind is Kind.HOST] for group in
+                    (range(states, states + sequences), (*sorted(moved), *range(states + sequences, len(inputs)))))
     order = [*keep, *rows, *shared]
     body = Graph(body.name, tuple(body.inputs[k] for k in order), body.outputs)
     found = {k: inputs[k] for k in moved}
