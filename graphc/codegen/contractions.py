@@ -1,69 +1,88 @@
 """Lowering of contraction regions: which axes play m, n and k, the size of the register tile, whether B is packed."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.codegen.copies import copy_call, stand_in
-from graphc.codegen.kernel import Access, ContractKernel, Operand
-from graphc.codegen.loops import spread
+from graphc.codegen.kernel import Access, ContractKernel, Load, Operand, Packing
+from graphc.codegen.loops import LoopLowering, addressed
 from graphc.codegen.lower import Buffer, Call, Parameters, Target
-from graphc.codegen.statements import Strides, Writer, item_bytes
+from graphc.codegen.statements import Strides, Writer
 from graphc.ir import dims
 from graphc.ir.dims import Size
 from graphc.ir.node import Node
-from graphc.ir.op import Kind
 from graphc.ir.types import TensorType
-from graphc.passes.regions import Region, Source, contiguous
+from graphc.passes.products import Product, column_side, label_sizes
+from graphc.passes.regions import Region, Source, contiguous, source_of
 
 PACK_ROWS = 64      # B is packed when at least so many rows of A use each panel and it does not fit the first cache
 PACK_BYTES = 96 << 10
 
 
 @dataclass
-class _Side:
-    """An operand: where it is, and its stride along each label."""
+class _Operand:
+    """An operand's labels, and the strides along them of all that is read for it."""
+
+    labels: tuple
+    strides: list[dict]
+
+    def in_order(self, labels: Sequence) -> int:
+        """How many of the things that are read lie in order along the last of `labels`."""
+        return sum(s.get(labels[-1], 0) == 1 for s in self.strides) if labels else 0
+
+
+@dataclass
+class _InMemory(_Operand):
+    """An operand that lies in memory."""
 
     source: Source
-    strides: dict
 
-    def stride(self, label) -> Size:
-        return self.strides.get(label, 0)
+
+@dataclass
+class _Computed(_Operand):
+    """An operand that a prologue computes. `axis_of`: the axis of its region that a label is."""
+
+    region: Region
+    axis_of: dict
+
+    @property
+    def root(self) -> Node:
+        """The node whose values are the operand's, perhaps with the axes in another order."""
+        return self.region.outputs[0]
 
 
 class ContractLowering:
     """Turns a region around a contraction into kernel calls: copies of operands that need one, then the product."""
 
-    def __init__(self, name: str, region: Region, anchor: Node, sources: tuple[Source, Source],
-                 buffers: Mapping[Node, Buffer], target: Target, line=None):
-        self.name, self.region, self.anchor, self.buffers = name, region, anchor, buffers
-        self.target, self.line = target, line
-        self.sizes: dict = {}
+    def __init__(self, name: str, product: Product, inside: Collection[Node], buffers: Mapping[Node, Buffer], target: Target,
+                 line=None):
+        self.name, self.region, self.anchor, self.inside = name, product.epilogue, product.anchor, inside
+        anchor = product.anchor
+        self.buffers, self.target, self.line = buffers, target, line
+        self.sizes = label_sizes(anchor)
         self.copies: list[Call] = []
         labels_a, labels_b, out = anchor.op.rule.labels(tuple(i.type for i in anchor.inputs), anchor.attrs)
-        self.a = self.side(anchor.inputs[0], labels_a, sources[0])
-        self.b = self.side(anchor.inputs[1], labels_b, sources[1])
+        self.a, self.b = (self.side(node, labels, region) for node, labels, region in
+                          zip(anchor.inputs, (labels_a, labels_b), product.prologues, strict=True))
+        if column_side(anchor) == 0:  # the contiguous axis of the result must come from the second operand
+            self.a, self.b = self.b, self.a
         self.out = [x for x in out if self.sizes[x] != 1]
-        placement = region.placement[anchor]
+        placement = self.region.placement[anchor]
         self.axis_of: dict = {label: placement[k] for k, label in enumerate(out)}
 
-    def side(self, node: Node, labels, source: Source) -> _Side:
-        strides: dict = {}
-        for label, size, stride in zip(labels, node.type.shape, source.strides, strict=True):
-            if label is not None:
-                self.sizes[label] = size
-                strides[label] = stride
-        return _Side(source, strides)
+    def side(self, node: Node, labels, region: Region | None) -> _InMemory | _Computed:
+        if region is None:
+            return in_memory(labels, source_of(node, self.inside.__contains__))
+        axis_of = {x: a for x, a in zip(labels, region.placement[node], strict=True) if x is not None and a is not None}
+        strides = [{x: s[axis] for x, axis in axis_of.items()} for s in addressed(replace(region, outputs=()))]
+        return _Computed(tuple(x for x in labels if x is not None), strides, region, axis_of)
 
     def calls(self) -> list[Call]:
         """The kernel calls, in order."""
-        on_a, on_b = set(self.a.strides), set(self.b.strides)
-        last = self.out[-1] if self.out else None
-        if last in on_a and last not in on_b:  # the contiguous axis of the result must come from the second operand
-            self.a, self.b = self.b, self.a
-            on_a, on_b = on_b, on_a
+        on_a, on_b = set(self.a.labels), set(self.b.labels)
         live = {x for x in self.sizes if self.sizes[x] != 1}
-        k = [x for x in self.a.strides if x in live and x not in self.out]
+        k = [x for x in self.a.labels if x in live and x not in self.out]
         m = [x for x in self.out if x in on_a and x not in on_b]
         n = [x for x in self.out if x in on_b and x not in on_a]
         batch = [x for x in self.out if x in on_a and x in on_b]
@@ -72,19 +91,25 @@ class ContractLowering:
         n_extra, n_main = self.merged(n)
         return [*self.copies, self.product([*batch, *m_extra, *n_extra], m_main, n_main, k)]
 
-    def one_axis(self, side: _Side, k: Sequence) -> _Side:
-        """The operand with its summed axes walkable as one: itself, or a copy."""
-        if self.mergeable([side.strides], k):
+    def one_axis(self, side: _InMemory | _Computed, k: Sequence) -> _InMemory | _Computed:
+        """The operand with its summed axes walkable as one: itself, or its values in memory in another order."""
+        if self.mergeable(side.strides, k):
             return side
-        labels = [x for x in side.strides if x not in k] + list(k)
+        labels = [x for x in side.labels if x not in k] + list(k)
         shape = tuple(self.sizes[x] for x in labels)
-        dtype = self.anchor.inputs[0].type.dtype
+        dtype = self.anchor.type.dtype
         value = stand_in(TensorType(dtype, shape))
         buffer = Buffer(f"{self.name}_copy", dims.product(shape) * dtype.size)
-        source = Source(side.source.node, tuple(side.strides[x] for x in labels), side.source.offset)
-        self.copies.append(copy_call("copy", value, source, self.buffers[side.source.node], buffer, line=self.line))
+        if isinstance(side, _Computed):
+            place = {side.axis_of[x]: s for x, s in zip(labels, contiguous(shape), strict=True) if x in side.axis_of}
+            strides = tuple(0 if a is None else place[a] for a in side.region.placement[side.root])
+            region = replace(side.region, stores={side.root: (strides, 0)})
+            self.copies += LoopLowering(self.name, region, {**self.buffers, side.root: buffer}, self.line).calls()
+        else:
+            source = Source(side.source.node, tuple(side.strides[0][x] for x in labels), side.source.offset)
+            self.copies.append(copy_call("copy", value, source, self.buffers[source.node], buffer, line=self.line))
         self.buffers = {**self.buffers, value: buffer}
-        return _Side(Source(value, contiguous(shape), 0), dict(zip(labels, contiguous(shape), strict=True)))
+        return in_memory(labels, Source(value, contiguous(shape), 0))
 
     def mergeable(self, strides: Sequence[Mapping], labels: Sequence) -> bool:
         return all(s.get(x, 0) == s.get(y, 0) * self.sizes[y]
@@ -92,18 +117,11 @@ class ContractLowering:
 
     def domain_strides(self) -> list[dict]:
         """Strides along the result's labels of everything that the epilogue addresses."""
-        region, found = self.region, []
-        nodes = [(n, s.strides) for n, s in region.loads.items() if n in region.placement]
-        nodes += [(n, contiguous(n.type.shape)) for n in (*region.outputs, *region.nodes) if n.op.kind is not Kind.INDEX]
-        nodes += [(n, n.op.rule.value(n.type, n.attrs)[1]) for n in region.nodes if n.op.kind is Kind.INDEX]
-        for node, strides in nodes:
-            over = spread(region, strides, region.placement[node])
-            found.append({x: over[self.axis_of[x]] for x in self.out})
-        return found
+        return [{x: s[self.axis_of[x]] for x in self.out} for s in addressed(self.region)]
 
     def merged(self, labels: Sequence) -> tuple[list, list]:
         """(labels that become loops around the product, labels that are walked as one axis)."""
-        strides = [self.a.strides, self.b.strides, *self.domain_strides()]
+        strides = [*self.a.strides, *self.b.strides, *self.domain_strides()]
         main = list(labels[-1:])
         for label in reversed(labels[:-1]):
             if not self.mergeable(strides, [label, main[0]]):
@@ -116,50 +134,69 @@ class ContractLowering:
         sizes = {x: self.sizes[x] for x in self.sizes}
         count = {g: dims.product(sizes[x] for x in labels) for g, labels in (("m", m), ("n", n), ("k", k))}
         names = [(f"b{i}", [x]) for i, x in enumerate(batch)] + [("m", list(m)), ("n", list(n))]
-        a, b = (self.operand(parameters, s, free, k, names) for s, free in ((self.a, m), (self.b, n)))
         dtype = self.anchor.type.dtype
         lanes = self.target.vector_bytes // (8 if dtype.size == 8 else 4)
         rows, vectors = choose_tile(count["m"], count["n"], lanes, self.target.registers)
-        pack = self.packing(parameters, b, count, vectors * lanes)
+        width = vectors * lanes
+        groups = {**dict(names), "k": list(k)}
+        a = self.operand(parameters, self.a, groups, "m", rows, packed=False)
+        b = self.operand(parameters, self.b, groups, "n", width, packed=self.wants_packing(count, n, width))
         axes = [(name, [self.axis_of[x] for x in group]) for name, group in names]
         writer = Writer(self.region, self.buffers, parameters, Strides(self.region, parameters, axes), (self.anchor, "acc"))
         region = self.region
         order = [self.anchor, *region.nodes]
         epilogue = writer.section([(x, True) for x in order if x in region.outputs])
         m_size, n_size, k_size = (parameters.size(count[g], keep=(1,)) for g in "mnk")
+        rows_first = not b.packing and (a.packing is not None or is_tall(count["m"], rows, count["n"], width))
         kernel = ContractKernel(self.name, parameters.buffer_names, parameters.size_names, dtype.short,
                                 tuple((f"b{i}", parameters.size(sizes[x], keep=())) for i, x in enumerate(batch)),
-                                m_size, n_size, k_size, a, b, rows, vectors, pack, tuple(epilogue), item_bytes([], []),
-                                rows_first=not pack and is_tall(count["m"], rows, count["n"], vectors * lanes),
-                                may_fail=bool(parameters.failures))
-        kernel = _with_parameters(kernel, parameters, 8 if dtype.size == 8 else 4)
+                                m_size, n_size, k_size, a, b, rows, vectors, tuple(epilogue), 8 if dtype.size == 8 else 4,
+                                rows_first=rows_first, may_fail=bool(parameters.failures))
+        kernel = replace(kernel, buffers=parameters.buffer_names, sizes=parameters.size_names)
         work = 2 * dims.product(sizes[x] for x in batch) * count["m"] * count["n"] * count["k"]
         return parameters.call(kernel, operations=work, location=self.line)
 
-    def operand(self, parameters: Parameters, side: _Side, free: Sequence, k: Sequence, names) -> Operand:
-        strides = tuple((name, parameters.size(side.stride(group[-1]))) for name, group in names[:-2]
-                        if side.stride(group[-1]) != 0)
-        access = Access(parameters.buffer(self.buffers[side.source.node]), self.anchor.type.dtype.short, strides,
-                        parameters.size(side.source.offset))
-        return Operand(access, parameters.size(side.stride(free[-1]) if free else 0),
-                       parameters.size(side.stride(k[-1]) if k else 0))
+    def operand(self, parameters: Parameters, side: _InMemory | _Computed, groups: Mapping[str, list], free: str, part: int,
+                packed: bool) -> Operand:
+        """The operand as tiles read it: where it lies, or `part` rows or columns at a time from memory of the thread's own."""
+        if isinstance(side, _InMemory) and not packed:
+            access = self.place(parameters, side, groups)
+            batch = tuple((name, s) for name, s in access.strides if name not in (free, "k"))
+            return Operand(replace(access, strides=batch), access.stride(free), access.stride("k"))
+        along = free if free == "n" or side.in_order(groups[free]) > side.in_order(groups["k"]) else "k"
+        if isinstance(side, _InMemory):
+            load = Load("v0", self.place(parameters, side, groups))
+            packing = Packing(along, (load,), load.name)
+        else:
+            axes = [(name, [side.axis_of[x] for x in group if x in side.axis_of]) for name, group in groups.items()]
+            writer = Writer(side.region, self.buffers, parameters, Strides(side.region, parameters, axes))
+            packing = Packing(along, tuple(writer.section([(side.root, False)])), writer.value(side.root))
+        k, dtype = dims.product(self.sizes[x] for x in groups["k"]), self.anchor.type.dtype
+        buffer = Buffer(f"{self.name}_{'panel' if free == 'n' else 'rows'}", k * part * dtype.size, per_thread=True)
+        access = Access(parameters.buffer(buffer, write=True), dtype.short)
+        return Operand(access, *((1, part) if along == free else (parameters.size(k, keep=(1,)), 1)), packing)
 
-    def packing(self, parameters: Parameters, b: Operand, count: Mapping, width: int) -> str:
-        """The panel buffer, when B must or should be packed; else ""."""
+    def place(self, parameters: Parameters, side: _InMemory, groups: Mapping[str, list]) -> Access:
+        """The address of an operand's element, over the named groups of labels."""
+        strides, = side.strides
+        found = ((name, parameters.size(strides.get(group[-1], 0) if group else 0)) for name, group in groups.items())
+        return Access(parameters.buffer(self.buffers[side.source.node]), self.anchor.type.dtype.short,
+                      tuple((name, s) for name, s in found if s != 0), parameters.size(side.source.offset))
+
+    def wants_packing(self, count: Mapping, n: Sequence, width: int) -> bool:
+        """Whether B must or should be packed."""
         item = self.anchor.type.dtype.size
         m, k = count["m"], count["k"]
         many = not isinstance(m, int) or m >= PACK_ROWS
         large = not isinstance(k, int) or not isinstance(count["n"], int) or k * count["n"] * item > PACK_BYTES
         wide = not isinstance(count["n"], int) or count["n"] > 2 * width
-        if b.free == 1 and not (many and large and wide) and self.target.cheap_masks:
-            return ""
-        panel = Buffer(f"{self.name}_panel", k * width * item, per_thread=True)
-        parameters.reads.discard(panel)
-        return parameters.buffer(panel, write=True)
+        return not self.b.in_order(n) or many and large and wide or not self.target.cheap_masks
 
 
-def _with_parameters(kernel: ContractKernel, parameters: Parameters, width: int) -> ContractKernel:
-    return replace(kernel, buffers=parameters.buffer_names, sizes=parameters.size_names, item_bytes=width)
+def in_memory(labels: Sequence, source: Source) -> _InMemory:
+    """An operand at `source`; a label that is None stands for an axis of size 1."""
+    strides = {x: s for x, s in zip(labels, source.strides, strict=True) if x is not None}
+    return _InMemory(tuple(strides), [strides], source)
 
 
 def is_tall(m: Size, rows: int, n: Size, width: int) -> bool:

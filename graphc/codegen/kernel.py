@@ -154,12 +154,27 @@ class LoopKernel:
 
 
 @dataclass(frozen=True)
+class Packing:
+    """How the part of an operand that the next tiles read is computed into memory first: `value` by the statements of
+    `prologue`, over the batch axes, the operand's free axis ("m" or "n") and "k". Lanes run along the axis `along`.
+    """
+
+    along: str
+    prologue: tuple[Statement, ...]
+    value: str
+
+
+@dataclass(frozen=True)
 class Operand:
-    """One side of a contraction: strides of its batch axes, of its own free axis (m or n), and of the summed axis k."""
+    """One side of a contraction: strides of its batch axes, of its own free axis (m or n), and of the summed axis k.
+
+    With `packing` these are places in a buffer of which each thread has a part: for A a tile's rows, for B a tile's columns.
+    """
 
     access: Access
     free: Int
     summed: Int
+    packing: Packing | None = None
 
 
 @dataclass(frozen=True)
@@ -167,10 +182,9 @@ class ContractKernel:
     """C[batch, m, n] = sum over k of A[batch, m, k] B[batch, k, n], then `epilogue` on each element, named "acc".
 
     The axes of epilogue statements are the batch axes' names, "m" and "n". A tile of `rows` x `vectors` registers is
-    computed at a time. pack: the buffer that B's panels are copied to first, in the order in which the tile reads them.
-    rows_first: work is handed out by rows of tiles, not by columns: what a thread writes then lies together, as the sweeps
-    over the result that follow hand it out. Sums run over k in blocks of fixed size, each in order, so that results depend
-    on shapes alone.
+    computed at a time. rows_first: work is handed out by rows of tiles, not by columns: what a thread writes then lies
+    together, as the sweeps over the result that follow hand it out. Sums run over k in blocks of fixed size, each in order,
+    so that results depend on shapes alone.
     """
 
     name: str = field(compare=False)
@@ -185,7 +199,6 @@ class ContractKernel:
     b: Operand
     rows: int
     vectors: int
-    pack: str
     epilogue: tuple[Statement, ...]
     item_bytes: int
     rows_first: bool = False
@@ -207,6 +220,9 @@ def uses(statement: Statement) -> tuple[str, ...]:
 def statements(kernel: Kernel) -> Iterator[Statement]:
     """All statements of a kernel."""
     if isinstance(kernel, ContractKernel):
+        for operand in (kernel.a, kernel.b):
+            if operand.packing:
+                yield from operand.packing.prologue
         yield from kernel.epilogue
     else:
         yield from kernel.before
@@ -221,8 +237,8 @@ def kernel_text(kernel: Kernel) -> str:
     if isinstance(kernel, ContractKernel):
         batch = "".join(f"{a}<{n}, " for a, n in kernel.batch)
         lines = [head + "{", f"  for {batch}m<{kernel.m}, n<{kernel.n}: acc = sum over k<{kernel.k} of a * b"
-                 f"  # tile {kernel.rows}x{kernel.vectors} vectors{', b packed' if kernel.pack else ''}",
-                 f"    a: {_place(kernel.a)}", f"    b: {_place(kernel.b)}"]
+                 f"  # tile {kernel.rows}x{kernel.vectors} vectors",
+                 *_operand_lines("a", kernel.a), *_operand_lines("b", kernel.b)]
         return "\n".join(lines + [f"    {_line(s)}" for s in kernel.epilogue] + ["}"])
     axes = ", ".join(f"{a}<{n}" for a, n in kernel.parallel) or "once"
     lines = [head + "{", f"  for {axes}:  # vectors along {kernel.vector}"]
@@ -234,6 +250,14 @@ def kernel_text(kernel: Kernel) -> str:
             lines.append(f"      {a.name} <- {a.arg or a.combine.format(acc=a.name, x=a.value)}")
         lines += [f"    {_line(s)}" for s in phase.after]
     return "\n".join([*lines, "}"])
+
+
+def _operand_lines(name: str, operand: Operand) -> list[str]:
+    packing = operand.packing
+    if packing is None:
+        return [f"    {name}: {_place(operand)}"]
+    head = f"    {name}: {packing.value}, packed to {_place(operand)}  # vectors along {packing.along}"
+    return [head, *(f"      {_line(s)}" for s in packing.prologue)]
 
 
 def _place(operand: Operand) -> str:

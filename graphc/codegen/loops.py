@@ -27,26 +27,9 @@ class LoopLowering:
 
     # axes --------------------------------------------------------------------------------------------------------------
 
-    def all_strides(self) -> list[tuple[Size, ...]]:
-        """The strides over the domain of everything that is addressed: what axes can be merged depends on them."""
-        region = self.region
-        found = [spread(region, s.strides, region.placement[n]) for n, s in region.loads.items() if n in region.placement]
-        found += [spread(region, region.stored(n)[0], region.placement[n]) for n in region.outputs]
-        for node in region.nodes:
-            if node.op.kind is Kind.RANDOM or _fails(node):
-                found.append(spread(region, contiguous(node.type.shape), region.placement[node]))
-            if node.op.kind is Kind.INDEX:
-                found.append(spread(region, node.op.rule.value(node.type, node.attrs)[1], region.placement[node]))
-            if node.op.kind is Kind.GATHER:
-                found.append(gather_strides(region, node)[0])
-                found.append(spread(region, contiguous(node.inputs[1].type.shape), region.placement[node.inputs[1]]))
-            if node.op.kind is Kind.REDUCE and node.op.rule.arg:
-                found.append(spread(region, (1,) * len(region.sizes), tuple(range(len(region.sizes)))))
-        return found
-
     def axis_order(self) -> tuple[list[list[int]], list[list[int]]]:
         """(parallel, reduced) axes, outermost first, each a list of domain axes that are walked as one."""
-        strides = self.all_strides()
+        strides = addressed(self.region)
 
         def merged(axes: Sequence[int]) -> list[list[int]]:
             groups: list[list[int]] = []
@@ -207,6 +190,23 @@ class LoopLowering:
         writer.known = rows  # what a pass over the reduced axes computes, the next one computes again
         after = writer.section(self.row_targets(number + 1, stores), known_reductions=True) if reductions and stores else []
         return Phase(tuple(body), accumulators, tuple(after))
+
+
+def addressed(region: Region) -> list[tuple[Size, ...]]:
+    """The strides over the domain of everything that is addressed: what axes can be merged depends on them."""
+    found = [spread(region, s.strides, region.placement[n]) for n, s in region.loads.items() if n in region.placement]
+    found += [spread(region, region.stored(n)[0], region.placement[n]) for n in region.outputs]
+    for node in region.nodes:
+        if node.op.kind is Kind.RANDOM or _fails(node):
+            found.append(spread(region, contiguous(node.type.shape), region.placement[node]))
+        if node.op.kind is Kind.INDEX:
+            found.append(spread(region, node.op.rule.value(node.type, node.attrs)[1], region.placement[node]))
+        if node.op.kind is Kind.GATHER:
+            found.append(gather_strides(region, node)[0])
+            found.append(spread(region, contiguous(node.inputs[1].type.shape), region.placement[node.inputs[1]]))
+        if node.op.kind is Kind.REDUCE and node.op.rule.arg:
+            found.append(spread(region, (1,) * len(region.sizes), tuple(range(len(region.sizes)))))
+    return found
 
 
 def spread(region: Region, strides: Sequence[Size], placement) -> tuple[Size, ...]:

@@ -12,6 +12,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.node import RESULT, Node
 from graphc.ir.op import Kind
 from graphc.passes.fuse import is_literal
+from graphc.passes.products import analyse_product
 from graphc.passes.regions import COMPUTED, MOVEMENT, analyse, source_of
 
 
@@ -61,9 +62,8 @@ def region_calls(node: Node, inputs: dict[Node, Buffer], outputs: list[Buffer], 
     inside = set(members)
     anchor = next((n for n in members if n.op.kind is Kind.CONTRACT), None)
     if anchor is not None:
-        region = analyse(order, members, body.outputs, anchor)
-        sources = tuple(source_of(i, inside.__contains__) for i in anchor.inputs)
-        return ContractLowering(body.name, region, anchor, sources, buffers, target, node.location).calls()  # type: ignore[arg-type]
+        product = analyse_product(order, members, body.outputs, anchor)
+        return ContractLowering(body.name, product, inside, buffers, target, node.location).calls()
     last = members[-1]
     if last.op.kind is Kind.ASSEMBLE:
         return assemble_calls(last, buffers)

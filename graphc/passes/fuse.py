@@ -3,7 +3,8 @@
 Nodes start alone. Going through the graph in order, each node joins the groups that make its inputs, as long as the joined
 set is a region (`regions.analyse` decides), makes no cycle, and pays. Views, moves and numbers computed from sizes are free
 inside a region (views and moves become index maps of its loads), so every region takes a copy of those that it needs; and of
-random values that several need (`drawn`).
+random values that several need (`drawn`). What an operand of a contraction is computed from joins last: in an epilogue it would
+be computed once, in a prologue often.
 """
 from __future__ import annotations
 
@@ -11,16 +12,22 @@ import sys
 from collections.abc import Iterable
 
 from graphc.config import options
+from graphc.ir import dims
+from graphc.ir.dims import Size
 from graphc.ir.graph import Graph, users
 from graphc.ir.node import INPUT, RESULT, Node, make
 from graphc.ir.op import Array, Kind, Op
 from graphc.ir.types import TensorType
 from graphc.passes.drawn import drawn_again
 from graphc.passes.manager import graph_pass
+from graphc.passes.products import Product, analyse_product, column_side, other_sizes
 from graphc.passes.regions import COMPUTED, MOVEMENT, NotARegion, Region, analyse, is_size_value, size_nodes, source_of
 
 MAX_NODES = 64      # computed nodes in one region: keeps compile time and register pressure sane
 MAX_STREAMS = 2     # arrays that an epilogue may stream beside the tile or the reduction before it is a loop of its own
+CHEAP = 10          # vector instructions for an element that may be computed a few times over
+FEW_COLUMNS = 128   # results so narrow that a row of A meets only a few panels of B
+ONE_TILE = 8        # rows, or columns, that always are in one tile
 
 
 def _region_type(*types, body, device):
@@ -89,6 +96,7 @@ class _Fuser:
         self.join_all(plain=True)   # first among themselves, so that an optimizer's update joins a product whole or not at all
         self.join_all(plain=False)
         self.join_all(plain=False)  # what did not fit at first may fit a group that has grown a reduction since
+        self.join_prologues()
         self.join_siblings()
 
     def join_all(self, plain: bool) -> None:
@@ -96,6 +104,12 @@ class _Fuser:
         for node in self.order:
             if node in self.group and node.op.kind in COMPUTED:
                 self.join_producers(node, plain)
+
+    def join_prologues(self) -> None:
+        """Let every contraction take in what its operands are computed from."""
+        for node in self.order:
+            if node in self.group and node.op.kind is Kind.CONTRACT:
+                self.join_producers(node, plain=False)
 
     def join_producers(self, node: Node, plain: bool) -> None:
         for source in sorted(dict.fromkeys(node.inputs), key=lambda n: -self.place[n]):
@@ -132,8 +146,6 @@ class _Fuser:
             return "two contractions"
         nodes = first.nodes | second.nodes
         anchor = first.anchor if first.anchor is not None else second.anchor
-        if anchor is not None and any(self.root(i) in nodes for i in anchor.inputs):
-            return "a contraction computes nothing before its operands"
         if sum(n.op.kind in COMPUTED for n in nodes) > MAX_NODES:
             return f"more than {MAX_NODES} nodes"
         try:
@@ -142,7 +154,7 @@ class _Fuser:
             return str(e)
         if self.has_way_outside(nodes):
             return "a value would have to leave the region and come back"
-        return cost_obstacle(anchor, region)
+        return product_obstacle(region) if isinstance(region, Product) else cost_obstacle(region)
 
     @staticmethod
     def root(node: Node) -> Node:
@@ -151,9 +163,10 @@ class _Fuser:
             node = node.inputs[0]
         return node
 
-    def region(self, nodes: Iterable[Node], anchor: Node | None) -> Region:
+    def region(self, nodes: Iterable[Node], anchor: Node | None) -> Region | Product:
         members = self.with_movement(nodes)
-        return analyse(sorted(members, key=self.place.__getitem__), members, self.region_outputs(nodes), anchor)
+        order, outputs = sorted(members, key=self.place.__getitem__), self.region_outputs(nodes)
+        return analyse(order, members, outputs) if anchor is None else analyse_product(order, members, outputs, anchor)
 
     def with_movement(self, nodes: Iterable[Node]) -> set[Node]:
         """`nodes` and the views and moves before them, as far back as loads can be composed."""
@@ -324,15 +337,50 @@ class _Fuser:
                 make(RESULT, (region,), {"index": k}, name=output.name, location=output.location)
 
 
-def cost_obstacle(anchor: Node | None, region: Region) -> str | None:
-    """Why a region would not pay: an epilogue that streams more arrays than the tile or the reduction before it."""
-    if anchor is not None and region.reduced:
-        return "a reduction of a contraction"
-    if anchor is None and not region.reduced:
-        return None
+def cost_obstacle(region: Region) -> str | None:
+    """Why a loop region would not pay: its epilogue streams more arrays than the reduction before it."""
+    return streams_obstacle(region) if region.reduced else None
+
+
+def streams_obstacle(region: Region) -> str | None:
+    """Why an epilogue would not pay: it streams too many arrays."""
     axes = frozenset(region.parallel)
     streams = sum(1 for load in region.loads if load in region.placement and axes and region.axes(load) == axes)
     return f"its epilogue streams {streams} arrays" if streams > MAX_STREAMS else None
+
+
+def product_obstacle(product: Product) -> str | None:
+    """Why a region around a contraction would not pay.
+
+    Every thread computes the columns of B once for each panel that it works on, and its rows of A once for each tile, in the
+    worst case again for each panel. So a prologue of A must be cheap and its rows must meet few panels; one of B may be used
+    by many rows but must be cheap, since several threads may work on a panel. One that costs more must be computed but once.
+    """
+    anchor = product.anchor
+    if product.epilogue.reduced:
+        return "a reduction of a contraction"
+    for side, region in enumerate(product.prologues):
+        if region is not None:
+            cost = sum(node_cost(n) for n in region.nodes)
+            uses = dims.product(other_sizes(anchor, side))
+            columns = side == column_side(anchor)
+            limit = ONE_TILE if cost > CHEAP else None if columns else FEW_COLUMNS
+            if limit is not None and not at_most(uses, limit):
+                return f"{anchor.inputs[side].label} would be computed again and again: {uses} " \
+                       f"{'rows' if columns else 'columns'} need it, about {cost} instructions each time"
+    return streams_obstacle(product.epilogue)
+
+
+def node_cost(node: Node) -> int:
+    """About how many vector instructions an element of a node costs."""
+    if node.op.kind is Kind.ELEMENTWISE:
+        return node.op.rule.cost
+    return {Kind.RANDOM: 40, Kind.GATHER: 4}.get(node.op.kind, 1)
+
+
+def at_most(size: Size, limit: int) -> bool:
+    """Whether a size surely is no more than `limit`."""
+    return isinstance(size, int) and size <= limit
 
 
 def _is_free(node: Node) -> bool:

@@ -5,7 +5,7 @@ from functools import partial
 
 from graphc.codegen.cpu.bodies import HELPERS, Body, make_body, place
 from graphc.codegen.cpu.source import KernelSource, Skeleton
-from graphc.codegen.kernel import ContractKernel, Operand
+from graphc.codegen.kernel import ContractKernel, Operand, Packing
 
 SIZES = {"f32": 4, "f64": 8, "i32": 4, "i64": 8, "u8": 1, "bool": 1}
 
@@ -15,11 +15,14 @@ def emit_contract(kernel: ContractKernel, lanes: int) -> KernelSource:
     s = Skeleton(kernel, lanes)
     width, item = kernel.vectors * lanes, SIZES[kernel.dtype]
     epilogue = _epilogue(kernel)
+    kept = (kernel.a if kernel.rows_first else kernel.b).packing  # what stays packed for several tiles in a row
     s.bodies.append(epilogue)
     s.line(f"tiles = ({kernel.m} + {kernel.rows - 1}) // {kernel.rows}")
     s.line(f"panels = ({kernel.n} + {width - 1}) // {width}")
-    if kernel.pack:
-        s.line(f"panel = {kernel.pack} + thread * {kernel.k} * {width * item}")
+    for name, operand, part in (("a", kernel.a, kernel.rows), ("b", kernel.b, width)):
+        if operand.packing:
+            s.line(f"{name} = {operand.access.buffer} + thread * {kernel.k} * {part * item}")
+    if kept:
         s.line("packed = -1")
     inner = [("tile_number", "tiles"), ("panel_number", "panels")]
     if kernel.rows_first:
@@ -28,23 +31,23 @@ def emit_contract(kernel: ContractKernel, lanes: int) -> KernelSource:
     s.line(f"rows = {' * '.join(str(size) for _, size in axes)}")
     s.open("for row in range(rows * thread // threads, rows * (thread + 1) // threads):")
     s.line(f"{inner[0][0]}, rest = row % {inner[0][1]}, row // {inner[0][1]}")
-    if kernel.pack:
+    if kept:
         s.line("wanted = rest")
     s.line(f"{inner[1][0]}, rest = rest % {inner[1][1]}, rest // {inner[1][1]}")
     for axis, size in reversed(kernel.batch[1:]):
         s.line(f"{axis}, rest = rest % {size}, rest // {size}")
     if kernel.batch:
         s.line(f"{kernel.batch[0][0]} = rest")
+    for name, operand in (("a", kernel.a), ("b", kernel.b)):
+        if operand.packing:
+            _pack(s, kernel, name, operand, operand.packing, lanes, once=operand.packing is kept)
     s.line(f"m = tile_number * {kernel.rows}")
     s.line(f"n = panel_number * {width}")
-    s.line(f"a = {_address(kernel.a, 'm', item)}")
-    s.line(f"b = {_address(kernel.b, 'n', item)}")
-    b_stride = kernel.b.summed
-    if kernel.pack:
-        _pack(s, kernel, lanes, width)
-        b_stride = width
+    for name, operand, free in (("a", kernel.a, "m"), ("b", kernel.b, "n")):
+        if not operand.packing:
+            s.line(f"{name} = {_address(operand, free, item)}")
     others = [p for p in epilogue.parameters if p not in ("m", "n", "acc", "mask")]
-    arguments = [f"a, {kernel.a.free}, {kernel.a.summed}, {'panel' if kernel.pack else 'b'}, {b_stride}, {kernel.k}, "
+    arguments = [f"a, {kernel.a.free}, {kernel.a.summed}, b, {kernel.b.summed}, {kernel.k}, "
                  f"{kernel.m} - m, {kernel.n} - n, m, n", *others]
     single = isinstance(kernel.m, str) and kernel.rows > 1
     if single:
@@ -55,7 +58,7 @@ def emit_contract(kernel: ContractKernel, lanes: int) -> KernelSource:
     s.line(f"tile({', '.join(arguments)})")
     source = s.source(HELPERS)
     source.text = source.text.replace("\n\ndef kernel(", f"\n\n{epilogue.text()}\n\ndef kernel(", 1)
-    masked = not kernel.pack
+    masked = not kernel.b.packing
     source.tiles["tile"] = partial(_make_tile, kernel.rows, kernel.vectors, lanes, kernel.dtype, masked)
     if single:
         source.tiles["tile_one_row"] = partial(_make_tile, 1, kernel.vectors, lanes, kernel.dtype, masked)
@@ -78,23 +81,38 @@ def _address(operand: Operand, free: str, item: int) -> str:
     return f"{access.buffer} + {item} * ({place(access.offset, strides)})"
 
 
-def _pack(s: Skeleton, kernel: ContractKernel, lanes: int, width: int) -> None:
-    """Copy B's panel into memory in the order in which the tile reads it, padded with zeros."""
-    free, summed = kernel.b.free, kernel.b.summed
-    step = 1 if free == 1 else free
-    lines = []
-    for v in range(kernel.vectors):
-        at = f"p * {summed} + {v * lanes} * {free}"
-        load = f"load_{kernel.dtype}(b, {at}, tail(live_columns - {v * lanes}))" if step == 1 else \
-            f"strided_{kernel.dtype}(b, {at}, {free}, tail(live_columns - {v * lanes}))"
-        lines.append(f"store_{kernel.dtype}(panel, p * {width} + {v * lanes}, {load})")
-    integers = ["b", "panel", "p", "live_columns", *kernel.sizes]
-    body = make_body("pack_row", [], "n", integers, [], [], first=lines, masked=False)
+def _pack(s: Skeleton, kernel: ContractKernel, name: str, operand: Operand, packing: Packing, lanes: int,
+          once: bool) -> None:
+    """Compute B's columns of a panel, beyond the last one too so that there are numbers in all lanes, or A's rows of a tile.
+    With `once`, only where the last item wanted others.
+    """
+    dtype = kernel.dtype
+    free, number, part, size = ("m", "tile_number", kernel.rows, kernel.m) if name == "a" else \
+        ("n", "panel_number", kernel.vectors * lanes, kernel.n)
+    at = place(0, ((f"({free} - first)", operand.free), ("k", operand.summed)))
+    masked = "" if name == "b" else ", mask"
+    integers = ["m", "n", "k", "first", name, *(b for b, _ in kernel.batch), *kernel.buffers, *kernel.sizes, "error", "record"]
+    body = make_body(f"pack_{name}", packing.prologue, packing.along, integers, [], [],
+                     last=[f"store_{dtype}({name}, {at}, {packing.value}{masked})"])
     s.bodies.append(body)
-    s.open("if wanted != packed:")
-    s.line("packed = wanted")
-    s.line(f"live_columns = {kernel.n} - n")
-    s.open(f"for p in range({kernel.k}):")
-    s.call(body)
-    s.close()
-    s.close()
+    depth = len(s.indents)
+    if once:
+        s.open("if wanted != packed:")
+        s.line("packed = wanted")
+    s.line(f"first = {number} * {part}")
+    if name == "a":
+        s.minimum("stop", f"first + {part}", str(size))
+    if packing.along == free:
+        s.open(f"for k in range({kernel.k}):")
+        s.open(f"for {free} in range(first, {'stop' if name == 'a' else f'first + {part}'}, {lanes}):")
+        s.call(body, count=f"{'stop' if name == 'a' else size} - {free}")
+    else:
+        s.open(f"for {free} in range(first, stop):")
+        s.line(f"whole = {kernel.k} // {lanes} * {lanes}")
+        s.open(f"for k in range(0, whole, {lanes}):")
+        s.call(body)
+        s.close()
+        s.open(f"if whole < {kernel.k}:")
+        s.line("k = whole")
+        s.call(body, count=f"{kernel.k} - whole")
+    s.close_to(depth)
