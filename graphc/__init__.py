@@ -29,7 +29,7 @@ from graphc.control import (
 from graphc.control import tuple_ as tuple
 from graphc.functions.arrays import (
     broadcast_to, concat, constant, convert_to_tensor, embedding_lookup, expand_dims, eye, fill, gather,
-    lin_space, linspace, matrix_transpose, one_hot, ones, ones_like, pack, pad, range, rank, reshape, reverse,
+    matrix_transpose, one_hot, ones, ones_like, pack, pad, rank, reshape, reverse,
     reverse_v2, shape, size, slice, split, squeeze, stack, strided_slice, tile, transpose, unpack, unstack,
     zeros, zeros_like,
 )
@@ -50,6 +50,7 @@ from graphc.functions.math import (
 from graphc.functions.random import (
     random_normal, random_uniform, set_random_seed, truncated_normal,
 )
+from graphc.functions.ranges import lin_space, linspace, range
 from graphc.functions.reduce import (
     arg_max, arg_min, argmax, argmin, count_nonzero, reduce_all, reduce_any, reduce_euclidean_norm,
     reduce_logsumexp, reduce_max, reduce_mean, reduce_min, reduce_prod, reduce_std, reduce_sum, reduce_variance,

@@ -136,7 +136,10 @@ def violated_equation(graph: Graph, shapes: Sequence[tuple[int, ...]],
 
 def _differ(left: Size, right: Size, env) -> bool:
     """Whether two dims are known and not equal."""
-    a, b = dims.substitute(left, env), dims.substitute(right, env)
+    try:
+        a, b = dims.substitute(left, env), dims.substitute(right, env)
+    except ZeroDivisionError:
+        return False
     return isinstance(a, int) and isinstance(b, int) and a != b
 
 

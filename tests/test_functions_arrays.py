@@ -4,7 +4,7 @@ import pytest
 
 import graphc.functions.math
 from graphc.errors import ArgumentError, DTypeError, GraphcError, RunError, ShapeError
-from graphc.functions import arrays, linalg, reduce
+from graphc.functions import arrays, linalg, ranges, reduce
 from graphc.functions.math import cast
 from graphc.ir import dims
 from graphc.ir.container import Graph as Container
@@ -107,7 +107,7 @@ def test_sizes_follow_shape_tensors():
                                                    arrays.size(x) // (2 * arrays.shape(x)[0])])),
          lambda x: x.reshape(10, 6), X)
     same(lambda x: arrays.shape(x), lambda x: [5, 4, 3], X)
-    same(lambda x: arrays.range(arrays.shape(x)[0]), lambda x: np.arange(5), X)
+    same(lambda x: ranges.range(arrays.shape(x)[0]), lambda x: np.arange(5), X)
 
 
 # movement --------------------------------------------------------------------------------------------
@@ -159,10 +159,10 @@ def test_constants():
     assert_equal_values(value(lambda: arrays.eye(2, 3)), np.eye(2, 3, dtype=np.float32))
     assert_equal_values(value(lambda: arrays.eye(2, batch_shape=[2], dtype="int32")),
                         np.stack([np.eye(2, dtype=np.int32)] * 2))
-    assert_equal_values(value(lambda: arrays.range(2, 11, 3)), np.arange(2, 11, 3, dtype=np.int32))
-    assert_equal_values(value(lambda: arrays.range(5, 0, -2)), np.array([5, 3, 1], np.int32))
-    assert_equal_values(value(lambda: arrays.range(0.0, 1.0, 0.25)), np.array([0, 0.25, 0.5, 0.75], np.float32))
-    assert_equal_values(value(lambda: arrays.linspace(0.0, 1.0, 5)), np.linspace(0, 1, 5).astype(np.float32))
+    assert_equal_values(value(lambda: ranges.range(2, 11, 3)), np.arange(2, 11, 3, dtype=np.int32))
+    assert_equal_values(value(lambda: ranges.range(5, 0, -2)), np.array([5, 3, 1], np.int32))
+    assert_equal_values(value(lambda: ranges.range(0.0, 1.0, 0.25)), np.array([0, 0.25, 0.5, 0.75], np.float32))
+    assert_equal_values(value(lambda: ranges.linspace(0.0, 1.0, 5)), np.linspace(0, 1, 5).astype(np.float32))
     assert_equal_values(value(lambda: arrays.fill([2, 2], 9)), np.full((2, 2), 9, np.int32))
     assert_equal_values(value(lambda: arrays.zeros([2], "bool")), np.zeros(2, bool))
     assert_equal_values(value(lambda: arrays.ones([])), np.float32(1))

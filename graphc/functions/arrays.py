@@ -10,12 +10,13 @@ import builtins
 import numpy as np
 
 from graphc.errors import ArgumentError, DTypeError, ShapeError, report
+from graphc.functions.fed import filled_shape, row_sizes
 from graphc.functions.indexing import bounds, getitem
-from graphc.functions.sizes import as_axis, as_size, as_sizes, full_shape, known_sizes
+from graphc.functions.sizes import as_axis, as_size, as_sizes, full_shape, is_fed, sizes_of
 from graphc.ir import dims
 from graphc.ir.dims import Dim, Size
 from graphc.ir.node import Node, as_node, constant_array, dtype_of, is_tensor
-from graphc.ir.types import as_dtype, float32, int32, int64, shape_text
+from graphc.ir.types import as_dtype, float32, int32, shape_text
 from graphc.ops import assemble, compare, composite, elementwise, index, movement
 from graphc.ops.gather import gather_rows
 
@@ -100,43 +101,6 @@ def eye(num_rows, num_columns=None, batch_shape=None, dtype=float32, name=None) 
     return compare.cast(diagonal, dtype=as_dtype(dtype), name=name)
 
 
-def range(start, limit=None, delta=1, dtype=None, name="range") -> Node:
-    """start, start + delta, ... below limit (above it when delta is negative); range(n) starts at 0.
-
-    The arguments are numbers; start and limit may also be sizes (`shape(x)[0]`) when all are whole. int32, or float32
-    when one is a float, unless `dtype` says otherwise.
-    """
-    start, limit = (0, start) if limit is None else (start, limit)
-    given = [start, limit, delta]
-    if all(not isinstance(v, float | np.floating) for v in given):
-        begin, end, step = (as_size(v, "range") for v in given)
-        if not isinstance(step, int) or step == 0:
-            raise report(ArgumentError, f"range: delta is {step}", rule="it must be a number, and not 0")
-        count = dims.floordiv(dims.maximum((end - begin) * (1 if step > 0 else -1), 0) + (abs(step) - 1), abs(step))
-        kind = int32 if dtype is None else as_dtype(dtype)
-        if isinstance(count, int) and isinstance(begin, int):
-            return as_node(begin + step * np.arange(count), kind, "range", name)
-        steps = index.iota(shape=(count,), axis=0, dtype=int64) * step
-        return compare.cast(steps + compare.cast(index.dim_value(dim=begin), dtype=int64), dtype=kind, name=name)
-    if any(is_tensor(v) for v in given) or delta == 0:
-        raise report(ArgumentError, f"range: {start}, {limit}, {delta}",
-                     rule="floats must be Python numbers, delta not 0")
-    count = builtins.max(int(np.ceil((limit - start) / delta)), 0)
-    return as_node(start + delta * np.arange(count), float32 if dtype is None else as_dtype(dtype), "range", name)
-
-
-def linspace(start, stop, num, name="linspace") -> Node:
-    """`num` numbers at equal distances from `start` to `stop`, both included; float32, or a NumPy start's dtype."""
-    dtype = as_dtype(start.dtype) if isinstance(start, np.floating | np.ndarray) else float32
-    count = as_size(num, "linspace")
-    if not isinstance(count, int) or count < 1:
-        raise report(ArgumentError, f"linspace: num is {count}", rule="it must be at least 1")
-    if is_tensor(start) or is_tensor(stop):
-        parts = compare.cast(index.iota(shape=(count,), axis=0), dtype=dtype_of(start if is_tensor(start) else stop))
-        return elementwise.add(parts * ((stop - start) / builtins.max(count - 1, 1)), start, name=name)
-    return as_node(np.linspace(start, stop, count), dtype, "linspace", name)
-
-
 # shapes ----------------------------------------------------------------------------------------------
 
 
@@ -168,13 +132,13 @@ def rank(input, name=None) -> Node:
 
 
 def reshape(tensor, shape, name=None) -> Node:
-    """The same elements in another shape, in which one size may be -1: what is left.
+    """The same elements in another shape, in which one size may be -1: what is left. A fed shape may hold the -1, too.
 
     Raises ShapeError when the numbers of elements differ, ArgumentError for two -1. What depends on named dims is
     checked when they are bound.
     """
     x = as_node(tensor)
-    sizes = list(as_sizes(shape, "reshape"))
+    sizes = list(as_sizes(filled_shape(shape, x.type.elements, "reshape"), "reshape"))
     holes = [k for k, d in enumerate(sizes) if d == -1]
     operands = [("tensor", x.describe()), ("shape", f"[{shape_text(sizes)}]")]
     if len(holes) > 1:
@@ -317,7 +281,7 @@ def unstack(value, num=None, axis=0, name="unstack") -> list[Node]:
     return [getitem(x, (*[builtins.slice(None)] * at, k), name) for k in builtins.range(count)]
 
 
-lin_space, reverse_v2, pack, unpack = linspace, reverse, stack, unstack  # older names
+reverse_v2, pack, unpack = reverse, stack, unstack  # older names
 
 
 def split(value, num_or_size_splits=None, axis=0, num=None, name="split", split_dim=None) -> list[Node]:
@@ -341,7 +305,10 @@ def split(value, num_or_size_splits=None, axis=0, num=None, name="split", split_
         if -1 in sizes:
             hole = sizes.index(-1)
             sizes[hole] = total - sum((d for k, d in enumerate(sizes) if k != hole), 0)
-        if sum(sizes, 0) != total or any(isinstance(d, int) and d < 0 for d in sizes):
+        together = sum(sizes, 0)
+        if isinstance(together, Dim) and together != total:  # asks that they add up
+            x = movement.reshape_to(x, shape=(*x.type.shape[:at], together, *x.type.shape[at + 1:]))
+        elif together != total or any(isinstance(d, int) and d < 0 for d in sizes):
             raise report(ShapeError, "split: the sizes do not add up", [("value", x.describe())],
                          f"{' + '.join(map(str, sizes))} != {total}")
     found, begin = [], 0
@@ -371,14 +338,15 @@ def slice(input_, begin, size, name=None) -> Node:
     """The part of `size` elements (-1: all the rest) from `begin` on, along each axis. Raises ShapeError when it leaves
     the tensor.
 
-    Along a named axis the size is checked when it is bound.
+    A size that is fed, or along a named axis, is checked when it is known.
     """
-    x, first, sizes = as_node(input_), as_sizes(begin, "slice"), as_sizes(size, "slice")
+    x = as_node(input_)
+    first, sizes = row_sizes(begin, size, x.type.shape, "slice")
     if not len(first) == len(sizes) == x.type.rank:
         raise report(ShapeError, "slice: it takes one begin and one size for each axis", [("input_", x.describe())],
                      f"{len(first)} and {len(sizes)} for rank {x.type.rank}")
-    wanted = tuple(d - b if s == -1 else s for b, s, d in zip(first, sizes, x.type.shape, strict=True))
-    there = tuple(w if isinstance(d, int) or w == d - b else bounds(builtins.slice(b, b + w), d)[2]
+    wanted = sizes
+    there = tuple(w if all(isinstance(v, int) for v in (w, b, d)) or w == d - b else bounds(builtins.slice(b, b + w), d)[2]
                   for b, w, d in zip(first, wanted, x.type.shape, strict=True))
     found = movement.strided_slice(x, begin=first, steps=(1,) * x.type.rank, sizes=there, name=name)
     return found if there == wanted else movement.reshape_to(found, shape=wanted)
@@ -386,7 +354,7 @@ def slice(input_, begin, size, name=None) -> Node:
 
 def strided_slice(input_, begin, end, strides=None, name=None) -> Node:
     """`input_[begin[0]:end[0]:strides[0], ...]`."""
-    first, last = as_sizes(begin, "strided_slice"), as_sizes(end, "strided_slice")
+    first, last = (unstack(v) if is_tensor(v) and is_fed(v) else as_sizes(v, "strided_slice") for v in (begin, end))
     steps = (1,) * len(first) if strides is None else as_sizes(strides, "strided_slice")
     return getitem(input_, tuple(builtins.slice(*ends) for ends in zip(first, last, steps, strict=True)), name)
 
@@ -408,7 +376,7 @@ def pad(tensor, paddings, mode="CONSTANT", name=None, constant_values=0) -> Node
     edge = int(mode == "REFLECT")
     for axis, (before, after) in enumerate(pairs):
         d = x.type.shape[axis]
-        if isinstance(d, int) and builtins.max(before, after) > d - edge:
+        if all(isinstance(v, int) for v in (d, before, after)) and builtins.max(before, after) > d - edge:
             raise report(ShapeError, f"pad: {mode} needs more elements", [("tensor", x.describe())],
                          f"{builtins.max(before, after)} mirrored elements of axis {axis}, which has {d}")
         front = _mirror(x, axis, builtins.slice(before + edge - 1, edge - 1 if edge else None, -1), before)
@@ -418,12 +386,11 @@ def pad(tensor, paddings, mode="CONSTANT", name=None, constant_values=0) -> Node
     return elementwise.identity(x, name=name) if name else x
 
 
-def _paddings(x: Node, paddings) -> list[tuple[int, int]]:
+def _paddings(x: Node, paddings) -> list[tuple[Size, Size]]:
     if is_tensor(paddings):
-        known = known_sizes(as_node(paddings))
-        paddings = [] if known is None else known.tolist()
+        paddings = sizes_of(as_node(paddings), "pad").tolist()
     pairs = [tuple(as_size(n, "pad") for n in pair) for pair in paddings]
-    if len(pairs) != x.type.rank or any(len(p) != 2 or not all(isinstance(n, int) and n >= 0 for n in p)
+    if len(pairs) != x.type.rank or any(len(p) != 2 or any(isinstance(n, int) and n < 0 for n in p)
                                         for p in pairs):
         raise report(ShapeError, "pad: it takes two numbers of at least 0 for each axis", [("tensor", x.describe())],
                      f"paddings {pairs}")
@@ -435,7 +402,7 @@ def _scalar(value, x: Node):
     return int(number) if x.dtype.is_integer else number
 
 
-def _mirror(x: Node, axis: int, selection, count: int) -> Node | None:
+def _mirror(x: Node, axis: int, selection, count: Size) -> Node | None:
     """`count` elements of one axis; along a named axis, a reshape asks that there be so many."""
     if not count:
         return None

@@ -4,7 +4,8 @@ from __future__ import annotations
 import numpy as np
 
 from graphc.errors import ArgumentError, ShapeError, report
-from graphc.functions.sizes import as_size, known_sizes
+from graphc.functions.fed import slice_bounds
+from graphc.functions.sizes import as_size, is_fed, known_sizes
 from graphc.ir import dims
 from graphc.ir.dims import Size
 from graphc.ir.node import OPERATORS, Node, as_node, is_tensor
@@ -20,6 +21,8 @@ def bounds(selection: slice, size: Size) -> tuple[Size, int, Size]:
     if not isinstance(step, int) or step == 0:
         raise report(ArgumentError, f"{WHAT}: {selection.step!r:.40} is not a step",
                      rule="a step is a number, and not 0")
+    if is_fed([selection.start, selection.stop]):
+        return slice_bounds(selection.start, selection.stop, step, size, WHAT)
     start, stop = (None if end is None else as_size(end, WHAT) for end in (selection.start, selection.stop))
     if isinstance(size, int) and all(end is None or isinstance(end, int) for end in (start, stop)):
         begin, _, _ = slice(start, stop, step).indices(size)
@@ -65,7 +68,8 @@ def position(at: Size, size: Size, x: Node, axis: int) -> tuple[Size, int, Size]
 
 
 def getitem(x, key, name: str | None = None) -> Node:
-    """`x[key]` as in NumPy: ints, slices, None (a new axis), `...`, and at most one tensor or list of integers.
+    """`x[key]` as in NumPy: ints, slices, None (a new axis), `...`, scalar tensors, and at most one tensor or list of
+    integers with axes.
 
     Raises ShapeError for an int out of range and for too many indices, ArgumentError for what is no index. A named axis
     is checked when it is bound; an index tensor is checked when it runs, and its indices count from the front only.
@@ -74,7 +78,7 @@ def getitem(x, key, name: str | None = None) -> Node:
     keys = _expanded(x, key)
     walks: list[tuple[Size, int, Size]] = []
     shape: list[Size] = []   # of the result, without the tensor index
-    picked: tuple[int, Node] | None = None
+    picks: list[tuple[int, Node]] = []  # (axis of the result, index tensor)
     for item in keys:
         if item is None:
             shape.append(1)
@@ -85,10 +89,7 @@ def getitem(x, key, name: str | None = None) -> Node:
             walks.append(bounds(item, size))
             shape.append(walks[-1][2])
         elif _is_index_tensor(item):
-            if picked:
-                raise report(ArgumentError, f"{WHAT}: two index tensors", [("x", x.describe())],
-                             "use graphc.gather_nd, or one")
-            picked = len(shape), _indices(item, x)
+            picks.append((len(shape), _indices(item, x)))
             walks.append((0, 1, size))
             shape.append(size)
         else:
@@ -96,10 +97,15 @@ def getitem(x, key, name: str | None = None) -> Node:
     part = x
     if walks != [(0, 1, d) for d in x.type.shape]:
         begin, steps, sizes = (tuple(column) for column in zip(*walks, strict=True))
-        part = strided_slice(x, begin=begin, steps=steps, sizes=sizes, name=None if picked else name)
+        part = strided_slice(x, begin=begin, steps=steps, sizes=sizes, name=None if picks else name)
     if tuple(shape) != part.type.shape:
         part = reshape_to(part, shape=tuple(shape))
-    return part if picked is None else gather_rows(part, picked[1], axis=picked[0], name=name)
+    if sum(node.type.rank > 0 for _, node in picks) > 1:
+        raise report(ArgumentError, f"{WHAT}: two index tensors", [("x", x.describe())],
+                     "at most one of them has axes of its own", "use graphc.gather_nd, or one")
+    for k, (axis, node) in enumerate(reversed(picks)):  # from the last axis on: the places of the others stay
+        part = gather_rows(part, node, axis=axis, name=name if k == len(picks) - 1 else None)
+    return part
 
 
 def _expanded(x: Node, key) -> list:

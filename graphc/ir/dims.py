@@ -155,6 +155,10 @@ def floordiv(a: Size, b: Size) -> Size:
     if len(divisor) != 1:
         return 1 if a == b else _atom("//", a, b)
     (monomial, coefficient), = divisor
+    common = [atom for atom in dict.fromkeys(monomial) if all(atom in m for m, _ in _terms(a))]
+    if common and len(monomial) > 1:  # N*M // (N*K) is M // K
+        factor = Dim({(common[0],): 1})
+        return floordiv(floordiv(a, factor), floordiv(b, factor))
     whole: dict[tuple, int] = {}
     rest: dict[tuple, int] = {}
     for m, c in _terms(a):

@@ -234,8 +234,8 @@ def _required(fetches: tuple[Node, ...], fed: set[Node], binders: Mapping[str, A
     found: set[Node] = set()
     while True:
         order = _reached((*found, *fetches), fed)
-        told = {n for node in order if node in fed or node.op.kind is Kind.INPUT for d in node.type.shape
-                if (n := dims.linear_in(d)) is not None}
+        inputs = fed | {n for n in order if n.op.kind is Kind.INPUT}
+        told = {n for node in inputs for d in node.type.shape if (n := dims.linear_in(d)) is not None}
         used = {n for node in order for n in used_dims(node)} - told
         missing = {binders[n] for n in used if n in binders} - found - fed
         missing |= {n for n in order if n not in fed and new_dims(n)} - found

@@ -134,7 +134,11 @@ def check_equations(equations: Sequence[Equation], env: Mapping[str, int]) -> li
     """The equations that hold names without a size yet. Raises ShapeError for one that is wrong."""
     waiting = []
     for equation in equations:
-        left, right = (dims.substitute(d, env) for d in (equation.left, equation.right))
+        try:
+            left, right = (dims.substitute(d, env) for d in (equation.left, equation.right))
+        except ZeroDivisionError:
+            raise report(ShapeError, f"a size is divided by 0: {equation.left} == {equation.right}",
+                         location=equation.location) from None
         if isinstance(left, Dim) or isinstance(right, Dim):
             waiting.append(equation)
         elif left != right:

@@ -53,7 +53,9 @@ transpose_to: Op = move(
 
 
 def _broadcast_type(x, *, shape):
-    if broadcast_shapes(x.shape, shape) != tuple(shape):
+    found = broadcast_shapes(x.shape, shape)  # says which dims must be equal
+    if len(found) != len(shape) or any(a != b and (b == 1 or isinstance(a, int) and isinstance(b, int))
+                                       for a, b in zip(found, shape, strict=True)):
         raise RuleError("the shape is smaller than the operand's", f"[{shape_text(x.shape)}] -> [{shape_text(shape)}]")
     return x.with_shape(shape)
 

@@ -93,7 +93,7 @@ class _Segmenter:
             members = [n for n in self.order if self.place.get(n) == number]
             if members:
                 self.make_segment(number, members)
-        return self.graph.mapped(self.new, ())
+        return self.graph.mapped(self.new)
 
     def make_segment(self, number: int, members: list[Node]) -> None:
         inside = set(members)
