@@ -38,13 +38,13 @@ from graphc.functions.linalg import (
     batch_matmul, dot, einsum, matmul, matvec, outer, tensordot, trace,
 )
 from graphc.functions.math import (
-    abs, accumulate_n, acos, acosh, add, add_n, asin, asinh, atan, atan2, atanh, bitwise_and, bitwise_or,
+    abs, accumulate_n, acos, acosh, add, add_n, asin, asinh, atan, atan2, atanh, bitcast, bitwise_and, bitwise_or,
     bitwise_xor, cast, ceil, check_numerics, clip_by_global_norm, clip_by_norm, clip_by_value, cos, cosh, div,
     div_no_nan, divide, equal, erf, erfc, exp, expm1, floor, floordiv, floormod, global_norm, greater,
     greater_equal, identity, invert, is_finite, is_inf, is_nan, left_shift, less, less_equal, log, log1p,
     log_sigmoid, logical_and, logical_not, logical_or, logical_xor, maximum, minimum, mod, multiply, negative,
     not_equal, pow, realdiv, reciprocal, right_shift, rint, round, rsqrt, safe_where, saturate_cast, sigmoid, sign, sin,
-    sinh, sqrt, square, squared_difference, stop_gradient, subtract, tan, tanh, to_double, to_float, to_int32,
+    sinh, sqrt, square, squared_difference, stop_gradient, subtract, tan, tanh, to_bfloat16, to_double, to_float, to_int32,
     to_int64, truediv, trunc, truncatediv, where, where_v2, xdivy, xlogy,
 )
 from graphc.functions.random import (
@@ -63,7 +63,10 @@ from graphc.initializers import (
 from graphc.ir.container import Graph, get_default_graph, reset_default_graph
 from graphc.ir.node import Node as Tensor
 from graphc.ir.node import TensorShape
-from graphc.ir.types import DType, as_dtype, float32, float64, int32, int64, uint8
+from graphc.ir.types import (
+    DType, as_dtype, bfloat16, double, float16, float32, float64, half, int8, int16, int32, int64, uint8, uint16, uint32,
+    uint64,
+)
 from graphc.ir.types import bool_ as bool
 from graphc.ops.grad import gradients
 from graphc.placeholders import placeholder, placeholder_with_default

@@ -17,6 +17,7 @@ from graphc.ir.graph import Graph, capture, new_dims, substitute, topological
 from graphc.ir.interpreter import bind_dims, check_equations, interpret
 from graphc.ir.node import Node, input_node
 from graphc.ir.op import Kind
+from graphc.ir.types import float_info, kind_of
 from graphc.passes.differentiate import differentiate
 from graphc.passes.manager import Dumper, Instrument, ValueCheck, run_passes, standard_instruments
 from graphc.passes.pipeline import PIPELINE, SEMANTICS
@@ -296,7 +297,9 @@ def _close(a, b) -> bool:
     a, b = np.asarray(a), np.asarray(b)
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
-    if a.dtype.kind != "f":
+    if kind_of(a.dtype) != "f":
         return np.array_equal(a, b)
+    eps = float(float_info(a.dtype).eps)
+    a, b = (v.astype(np.float64) for v in (a, b))
     scale = np.max(np.abs(a[np.isfinite(a)]), initial=1.0)
-    return np.allclose(a, b, rtol=64 * np.finfo(a.dtype).eps, atol=1024 * np.finfo(a.dtype).eps * scale, equal_nan=True)
+    return np.allclose(a, b, rtol=64 * eps, atol=1024 * eps * scale, equal_nan=True)

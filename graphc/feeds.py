@@ -9,8 +9,9 @@ from graphc.errors import FeedError, GraphcError, ShapeError, report
 from graphc.ir import dims
 from graphc.ir.dims import Size
 from graphc.ir.graph import Graph
+from graphc.ir.interpreter import widened
 from graphc.ir.node import Node, is_tensor
-from graphc.ir.types import Equations, TensorType, shape_text
+from graphc.ir.types import Equations, TensorType, kind_of, shape_text
 from graphc.placeholders import UNSHAPED
 
 _KINDS = {"U": "str", "S": "bytes", "M": "datetime", "m": "timedelta"}
@@ -51,26 +52,28 @@ def _convert(node: Node, value) -> np.ndarray:
     if array.dtype == object and dtype.is_integer and all(isinstance(v, int) for v in array.flat):
         culprit = next(v for v in array.flat if not -2**63 <= v < 2**64)
         raise _error(node, f"{culprit} does not convert to {dtype.name}", _range_text(dtype.numpy))
-    if array.dtype == object or array.dtype.kind in "USMmV":
-        raise _error(node, f"{_KINDS.get(array.dtype.kind, array.dtype)} does not convert to {dtype.name}")
-    if array.dtype.kind == "c":
+    kind = kind_of(array.dtype)
+    if array.dtype == object or kind in "USMmV":
+        raise _error(node, f"{_KINDS.get(kind, array.dtype)} does not convert to {dtype.name}")
+    if kind == "c":
         raise _error(node, f"{array.dtype} does not convert to {dtype.name}", "the imaginary part would be lost")
     if array.size == 0:
         return array.astype(dtype.numpy)
-    if dtype.is_bool or array.dtype.kind == "b":
-        if array.dtype.kind != "b" or not dtype.is_bool:
+    if dtype.is_bool or kind == "b":
+        if kind != "b" or not dtype.is_bool:
             raise _error(node, f"{array.dtype} does not convert to {dtype.name}", hint="convert it with .astype()")
         return array
     with np.errstate(all="ignore"):
         converted = array.astype(dtype.numpy)
     if dtype.is_integer:
+        array = widened(array)
         wrong = _integer_losses(array, dtype.numpy)
         if wrong.any():
             culprit = array[wrong].flat[0]
-            rule = "a fraction would be lost" if array.dtype.kind == "f" and np.isfinite(culprit) and culprit % 1 else \
+            rule = "a fraction would be lost" if kind == "f" and np.isfinite(culprit) and culprit % 1 else \
                 _range_text(dtype.numpy)
             raise _error(node, f"{culprit} does not convert to {dtype.name}", rule)
-    elif array.dtype.kind == "f" and array.dtype.itemsize > dtype.size:
+    elif not np.can_cast(array.dtype, dtype.numpy):
         wrong = np.isinf(converted) & np.isfinite(array)
         if wrong.any():
             raise _error(node, f"{array[wrong].flat[0]} does not convert to {dtype.name}", "it is too large")

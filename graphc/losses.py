@@ -60,11 +60,16 @@ def compute_weighted_loss(losses, weights=1.0, scope=None, loss_collection=LOSSE
     if reduction not in Reduction.all():
         raise report(ArgumentError, f"losses: {reduction!r} is no reduction", rule=f"it is one of {Reduction.all()}")
     losses = as_node(losses)
+    dtype = losses.dtype
+    if dtype.arithmetic is not dtype:  # a sum or a count may be larger than any float16
+        losses = compare.cast(losses, dtype=dtype.arithmetic)
     weights = _weights(losses, weights)
     weighted = losses if _is_one(weights) else losses * weights
     if reduction != Reduction.NONE:
         axes = tuple(range(losses.type.rank))
         weighted = _divided(reduce_sum(weighted, axes=axes), losses, weights, axes, reduction)
+    if dtype.arithmetic is not dtype:
+        weighted = compare.cast(weighted, dtype=dtype)
     add_loss(weighted, loss_collection)
     return weighted
 

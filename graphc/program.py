@@ -20,6 +20,13 @@ FORMAT = 1
 MAGIC = b"graphc-program\n"
 
 
+def array_dtype(name: str) -> np.dtype:
+    """The NumPy dtype called `name`; NumPy knows bfloat16 once ml_dtypes has been imported."""
+    if name == "bfloat16":
+        import ml_dtypes  # noqa: F401
+    return np.dtype(name)
+
+
 @dataclass(frozen=True)
 class ArraySpec:
     """An array that goes in or out: name, dtype, shape as dim texts, and the user's line."""

@@ -18,12 +18,12 @@ from graphc.errors import GraphcError, Location, RuleError, RunError
 from graphc.ir import dims
 from graphc.ir.container import detached
 from graphc.ir.graph import Graph, is_required
-from graphc.ir.interpreter import interpret
+from graphc.ir.interpreter import ARITHMETIC, interpret, widened
 from graphc.ir.node import RESULT, input_node, make
 from graphc.ir.op import OPS, REQUIRED, Kind
 from graphc.ir.parser import parse
 from graphc.ir.printer import large_constants, print_graph
-from graphc.ir.types import DTYPES, Equations, TensorType, as_dtype, float64
+from graphc.ir.types import DTYPES, Equations, TensorType, as_dtype, float64, kind_of
 from graphc.ir.verify import verify
 from graphc.passes.manager import Skipper, run_passes
 from graphc.passes.pipeline import PIPELINE
@@ -61,9 +61,9 @@ def arrays_of(sample, dtype=None, seed=0):
     rng = np.random.default_rng(seed)
     found = []
     for spec in sample.inputs:
-        if dtype is not None and spec.dtype is None and np.dtype(dtype).kind in "iu":
+        if dtype is not None and spec.dtype is None and as_dtype(dtype).is_integer:
             low, high = int(np.floor(spec.low)), int(np.ceil(spec.high))
-            low = max(low, 0) if np.dtype(dtype).kind == "u" else low
+            low = max(low, 0) if as_dtype(dtype).is_unsigned else low
             low = max(low, 1) if spec.kind == "real" and spec.low > 0 else low
             found.append(rng.integers(low, max(high, low + 1), spec.shape).astype(dtype))
         elif dtype == "bool" and spec.dtype is None:
@@ -100,12 +100,12 @@ def assert_fits(types, values):
         assert value.shape == type_.substitute(sizes).shape
 
 
-def dtypes_of(op, sample):
+def dtypes_of(op, sample, among=DTYPES[:6]):
     """The dtypes that the type rule accepts for inputs that leave it open; None alone when there are none."""
     if all(spec.dtype is not None for spec in sample.inputs):
         return [None]
-    fits = [d.name for d in DTYPES if not any(s.kind == "integer" and s.dtype is None and d.is_floating
-                                              for s in sample.inputs)]
+    fits = [d.name for d in among if not any(s.kind == "integer" and s.dtype is None and d.is_floating
+                                             for s in sample.inputs)]
     return [name for name in fits if inferred(op, types_of(arrays_of(sample, name)), sample.attrs) is not None]
 
 
@@ -121,6 +121,11 @@ FLOATING = [c for c in CASES if any(s.dtype is None and s.kind == "real" and s.s
             and "float64" in dtypes_of(*c.values)]
 
 
+def as_seen(op, arrays):
+    """The arrays as the op's NumPy rule gets them."""
+    return [widened(a) for a in arrays] if op.kind in ARITHMETIC else arrays
+
+
 def by_numpy(op, arrays, attrs):
     """A list of what the op's NumPy rule gives."""
     extra = {"run": 0} if "run" in op.context else {}
@@ -131,10 +136,13 @@ def by_numpy(op, arrays, attrs):
 
 def check_values(op, found, arrays, attrs):
     """What a run found equals the op's NumPy rule by the tolerance of its kind; float32 against a float64 reference."""
+    arrays = as_seen(op, arrays)
     wide = [a.astype(np.float64) if a.dtype == np.float32 and op.kind in SUMS | {Kind.ELEMENTWISE} else a
             for a in arrays]
     for k, got in enumerate(found):
-        if op.kind in SUMS and got.dtype.kind == "f":
+        if got.dtype.itemsize == 2 and kind_of(got.dtype) == "f":  # arithmetic is float32's: its errors are far below 1 ulp
+            assert_equal_values(got, by_numpy(op, wide, attrs)[k], ulp=0.51)
+        elif op.kind in SUMS and got.dtype.kind == "f":
             magnitude = by_numpy(op, [np.abs(a) for a in wide], attrs)[k]
             assert_equal_values(got, by_numpy(op, wide, attrs)[k], magnitude=magnitude,
                                 terms=max((a.size for a in arrays), default=1))
@@ -160,23 +168,71 @@ def test_record_is_complete(op):
 
 @pytest.mark.parametrize(("op", "sample"), CASES)
 def test_type_and_value_in_each_dtype(op, sample):
-    for dtype in dtypes_of(op, sample):
+    for dtype in dtypes_of(op, sample, DTYPES):
         arrays = arrays_of(sample, dtype)
         graph = graph_of(op, types_of(arrays), sample.attrs)
         verify(graph)
-        assert_fits([o.type for o in graph.outputs], by_numpy(op, arrays, sample.attrs))
-        native = sample is op.samples[0] or dtype in (None, "float32", "float64")  # a kernel takes 80 ms to compile
+        values = [v.astype(o.type.dtype.numpy) if v.dtype == o.type.dtype.arithmetic else v
+                  for v, o in zip(by_numpy(op, as_seen(op, arrays), sample.attrs), graph.outputs, strict=True)]
+        assert_fits([o.type for o in graph.outputs], values)
+        # A kernel takes 80 ms to compile; those of the other dtypes are compiled together, below.
+        native = dtype in (None, "float32", "float64") or sample is op.samples[0] and as_dtype(dtype) in DTYPES[:6]
         for run in runners(graph)[:1 + native]:
             check_values(op, run(arrays), arrays, sample.attrs)
 
 
 @pytest.mark.parametrize(("op", "sample"), CASES)
 def test_text_round_trip(op, sample):
-    for dtype in dtypes_of(op, sample):
+    for dtype in dtypes_of(op, sample, DTYPES):
         graph = graph_of(op, types_of(arrays_of(sample, dtype)), sample.attrs)
         text = print_graph(graph)
         again = parse(text, large_constants(graph))
         assert print_graph(again) == text
+
+
+SELDOM = [pytest.param(d.name, marks=[pytest.mark.slow] if d.name in ("int16", "uint16", "uint32") else [])
+          for d in DTYPES[6:]]
+FAMILIES = {"elementwise": {Kind.ELEMENTWISE}, "sums": SUMS | {Kind.SCATTER},
+            "moves": {Kind.MOVE, Kind.VIEW, Kind.ASSEMBLE, Kind.GATHER, Kind.ROUTINE}}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dtype", SELDOM)
+def test_compiled_in_seldom_dtypes(dtype, family):
+    """The first samples of a family's ops in one program for each dtype; floats also with hard numbers among them."""
+    inputs, outputs, ops = [], [], []
+    for op in TESTED:
+        for s in op.samples if op.kind in FAMILIES[family] else ():
+            if dtype not in dtypes_of(op, s, [as_dtype(dtype)]) or s is not op.samples[0]:
+                continue
+            given = arrays_of(s, dtype)
+            nodes = tuple(input_node(f"x{len(inputs) + k}", t) for k, t in enumerate(types_of(given)))
+            with detached():
+                results = results_of(make(op, nodes, s.attrs))
+            ops.append((op, given, s.attrs, slice(len(outputs), len(outputs) + len(results))))
+            inputs += nodes
+            outputs += results
+    runs = runners(Graph("sample", tuple(inputs), tuple(outputs)))
+    hard = [(op, given if getattr(op.rule, "fails", "") else hardened(op, given), *rest) for op, given, *rest in ops]
+    for values in (ops, hard):
+        for run in runs:
+            found = run([a for _, given, *_ in values for a in given])
+            for op, given, attrs, own in values:
+                check_values(op, found[own], given, attrs)
+
+
+HARD = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-40, -1.0, 1.0, 0.5, -0.5, 2.0, 1e4, -1e4]
+
+
+def hardened(op, arrays):
+    """The arrays with hard numbers in the place of some floats."""
+    rng = np.random.default_rng(1)
+    arrays = [np.array(a) for a in arrays]
+    for a in arrays:
+        if kind_of(a.dtype) == "f":
+            hard = HARD[:5] if op.kind in SUMS else HARD  # sums of others depend on their order where they overflow
+            a[...] = np.where(rng.random(a.shape) < 0.5, rng.choice(hard, a.shape), a)
+    return arrays
 
 
 def with_first_size(sample, size, only_first=False):
@@ -245,19 +301,11 @@ def test_zero_size(op, sample):
         check_values(op, found, arrays, sample.attrs)
 
 
-HARD = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-40, -1.0, 1.0, 0.5, -0.5, 2.0, 1e4, -1e4]
-
-
 @pytest.mark.parametrize(("op", "sample"), FLOATING)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_hard_numbers_in_strided_feeds(op, sample, dtype):
     """NaN, infinities, zeros and denormal numbers in the place of some values, in arrays that are not contiguous."""
-    rng = np.random.default_rng(1)
-    arrays = [np.array(a) for a in arrays_of(sample, dtype)]
-    for a in arrays:
-        if a.dtype.kind == "f":
-            hard = HARD[:5] if op.kind in SUMS else HARD  # sums of others depend on their order where they overflow
-            a[...] = np.where(rng.random(a.shape) < 0.5, rng.choice(hard, a.shape), a)
+    arrays = hardened(op, arrays_of(sample, dtype))
     strided = [np.repeat(a, 2, axis=-1)[..., ::2] if a.ndim else a for a in arrays]
     graph = graph_of(op, types_of(arrays), sample.attrs)
     try:

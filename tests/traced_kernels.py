@@ -1,14 +1,17 @@
 """Helpers of the vector tests: run a traced body over NumPy arrays, with llvmlite alone."""
 import ctypes
 
+import ml_dtypes
 import numpy as np
 from llvmlite import ir
 
 from graphc.codegen.cpu.host import host, load_object, optimised_object
 from graphc.codegen.cpu.simd import DTYPES, Int, Tracer
+from graphc.codegen.cpu.simd_core import HALVES
 
 I64 = ir.IntType(64)
-NUMPY = {"f32": np.dtype("f4"), "f64": np.dtype("f8"), "bool": np.dtype("?")} | {
+NUMPY = {"f32": np.dtype("f4"), "f64": np.dtype("f8"), "bool": np.dtype("?"), "f16": np.dtype("f2"),
+         "bf16": np.dtype(ml_dtypes.bfloat16)} | {
     f"{kind}{bits}": np.dtype(f"{kind}{bits // 8}") for kind in "iu" for bits in (8, 16, 32, 64)}
 
 
@@ -75,4 +78,4 @@ def elementwise(expression, inputs, output, lanes=16, on=None):
     return call
 
 
-assert set(NUMPY) == set(DTYPES)
+assert set(NUMPY) == {*DTYPES, *HALVES}

@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+
 from graphc.codegen.copies import copy_call
 from graphc.codegen.kernel import Kernel, LoopKernel, kernel_text
 from graphc.codegen.lower import Buffer, Call, Target
@@ -89,6 +91,11 @@ def write_kernels(plan: Plan, folder: Path) -> None:
         (folder / f"{symbol}.py").write_text(emit(kernel).text)
 
 
+def _plain_array(array: np.ndarray) -> np.ndarray:
+    """The array in a dtype that files can hold: only kernels read it, and they know what its bits mean."""
+    return array.view(np.uint16) if array.dtype.kind == "V" else array
+
+
 def assemble(graph: Graph, lowered: Lowered, plan: Plan, objects: dict[str, bytes]) -> Program:
     """The program record: everything in it is numbers, texts and bytes."""
     where: dict[Buffer, str] = {RUN: "run"}
@@ -115,7 +122,7 @@ def assemble(graph: Graph, lowered: Lowered, plan: Plan, objects: dict[str, byte
         return ArraySpec(node.label, node.type.dtype.name, tuple(str(d) for d in node.type.shape), str(node.location or ""))
     inputs = {role: tuple(spec(n) for n in graph.inputs if n.attrs["role"] == role) for role in ("feed", "variable")}
     outputs = tuple(spec(o) for o in graph.outputs if o.op.kind is not Kind.EFFECT or o.op.rule.action != "write")
-    constants = tuple(n.attrs["value"].value for n in graph.nodes() if n.op.kind is Kind.CONSTANT)
+    constants = tuple(_plain_array(n.attrs["value"].value) for n in graph.nodes() if n.op.kind is Kind.CONSTANT)
     names = sorted({n for node in graph.inputs for d in node.type.shape for n in dims.names(d)})
     written = tuple(o.inputs[0].label for o in graph.outputs if o.op.kind is Kind.EFFECT and o.op.rule.action == "write")
     equations = tuple((str(e.left), str(e.right), str(e.location or "")) for e in graph.equations)

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.codegen.copies import copy_call, stand_in
-from graphc.codegen.kernel import Access, ContractKernel, Load, Operand, Packing
+from graphc.codegen.kernel import Access, Compute, ContractKernel, Load, Operand, Packing
 from graphc.codegen.loops import LoopLowering, addressed
 from graphc.codegen.lower import Buffer, Call, Parameters, Target
 from graphc.codegen.statements import Strides, Writer
@@ -134,7 +134,7 @@ class ContractLowering:
         sizes = {x: self.sizes[x] for x in self.sizes}
         count = {g: dims.product(sizes[x] for x in labels) for g, labels in (("m", m), ("n", n), ("k", k))}
         names = [(f"b{i}", [x]) for i, x in enumerate(batch)] + [("m", list(m)), ("n", list(n))]
-        dtype = self.anchor.type.dtype
+        dtype = self.anchor.type.dtype.arithmetic
         lanes = self.target.vector_bytes // (8 if dtype.size == 8 else 4)
         rows, vectors = choose_tile(count["m"], count["n"], lanes, self.target.registers)
         width = vectors * lanes
@@ -142,10 +142,13 @@ class ContractLowering:
         a = self.operand(parameters, self.a, groups, "m", rows, packed=False)
         b = self.operand(parameters, self.b, groups, "n", width, packed=self.wants_packing(count, n, width))
         axes = [(name, [self.axis_of[x] for x in group]) for name, group in names]
-        writer = Writer(self.region, self.buffers, parameters, Strides(self.region, parameters, axes), (self.anchor, "acc"))
-        region = self.region
+        region, stored = self.region, self.anchor.type.dtype
+        product = "acc" if stored is dtype else "product"
+        writer = Writer(region, self.buffers, parameters, Strides(region, parameters, axes), (self.anchor, product))
         order = [self.anchor, *region.nodes]
         epilogue = writer.section([(x, True) for x in order if x in region.outputs])
+        if stored is not dtype:
+            epilogue.insert(0, Compute(product, stored.short, "acc", ("acc",)))
         m_size, n_size, k_size = (parameters.size(count[g], keep=(1,)) for g in "mnk")
         rows_first = not b.packing and (a.packing is not None or is_tall(count["m"], rows, count["n"], width))
         kernel = ContractKernel(self.name, parameters.buffer_names, parameters.size_names, dtype.short,
@@ -171,7 +174,7 @@ class ContractLowering:
             axes = [(name, [side.axis_of[x] for x in group if x in side.axis_of]) for name, group in groups.items()]
             writer = Writer(side.region, self.buffers, parameters, Strides(side.region, parameters, axes))
             packing = Packing(along, tuple(writer.section([(side.root, False)])), writer.value(side.root))
-        k, dtype = dims.product(self.sizes[x] for x in groups["k"]), self.anchor.type.dtype
+        k, dtype = dims.product(self.sizes[x] for x in groups["k"]), self.anchor.type.dtype.arithmetic
         buffer = Buffer(f"{self.name}_{'panel' if free == 'n' else 'rows'}", k * part * dtype.size, per_thread=True)
         access = Access(parameters.buffer(buffer, write=True), dtype.short)
         return Operand(access, *((1, part) if along == free else (parameters.size(k, keep=(1,)), 1)), packing)
@@ -185,7 +188,7 @@ class ContractLowering:
 
     def wants_packing(self, count: Mapping, n: Sequence, width: int) -> bool:
         """Whether B must or should be packed."""
-        item = self.anchor.type.dtype.size
+        item = self.anchor.type.dtype.arithmetic.size
         m, k = count["m"], count["k"]
         many = not isinstance(m, int) or m >= PACK_ROWS
         large = not isinstance(k, int) or not isinstance(count["n"], int) or k * count["n"] * item > PACK_BYTES

@@ -10,6 +10,7 @@ from graphc.ir import dims
 from graphc.ir.dims import Size
 from graphc.ir.node import Node
 from graphc.ir.op import Kind
+from graphc.ir.types import BY_SHORT
 from graphc.passes.fuse import is_literal
 from graphc.passes.regions import Region, contiguous
 
@@ -237,6 +238,6 @@ def _surely_small(elements: Size, limit: int = SMALL) -> bool:
 
 
 def _width(dtype: str) -> int:
-    return {"bool": 1, "u8": 1}.get(dtype, int(dtype[1:]) // 8 if dtype[1:].isdigit() else 8)
+    return BY_SHORT[dtype].size
 
 

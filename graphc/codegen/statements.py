@@ -184,7 +184,7 @@ class Writer:
 
 def accumulator_of(node: Node, names: dict[Node, str], value: str) -> Accumulator:
     """The accumulator of a reduction over `value`."""
-    rule, source = node.op.rule, node.inputs[0].type.dtype
+    rule, source = node.op.rule, node.inputs[0].type.dtype.arithmetic
     name = names.setdefault(node, f"v{len(names)}")
     if rule.arg:
         return Accumulator(f"{name}x", source.short, value, rule.combine, rule.horizontal, rule.init(source), rule.arg, name)

@@ -13,7 +13,7 @@ import numpy as np
 from graphc.errors import ArgumentError, DTypeError, report
 from graphc.ir.node import OPERATORS, Node, as_node, dtype_of, is_tensor
 from graphc.ir.op import Op
-from graphc.ir.types import DType, as_dtype, float32, float64, int32, int64
+from graphc.ir.types import DType, as_dtype, bfloat16, float32, float64, int32, int64
 from graphc.ops import compare, composite, elementwise, transcendental
 from graphc.ops.movement import reshape_to
 
@@ -59,10 +59,10 @@ sign = _of_one(compare.sign)
 
 
 def truediv(x, y, name=None) -> Node:
-    """x / y. Integers become floats first, as in TensorFlow: int32 and int64 float64, uint8 float32."""
+    """x / y. Integers become floats first, as in TensorFlow: those of up to 16 bits float32, others float64."""
     x, y = _pair(x, y, "truediv")
     if x.dtype.is_integer and x.dtype == y.dtype:
-        wide = float32 if x.dtype.size == 1 else float64
+        wide = float32 if x.dtype.size <= 2 else float64
         x, y = cast(x, wide), cast(y, wide)
     return elementwise.divide(x, y, name=name)
 
@@ -288,16 +288,24 @@ def _to(dtype: DType):
 
 
 to_float, to_double, to_int32, to_int64 = _to(float32), _to(float64), _to(int32), _to(int64)
+to_bfloat16 = _to(bfloat16)
 
 
 def saturate_cast(value, dtype, name=None) -> Node:
-    """`cast` that brings integers out of range to the nearest value, too."""
+    """`cast` that brings integers, and floats that would become infinite, to the nearest value in range, too."""
     value, dtype = as_node(value), as_dtype(dtype)
-    if value.dtype.is_integer and dtype.is_integer:
-        own, new = np.iinfo(value.dtype.numpy), np.iinfo(dtype.numpy)
-        low, high = max(int(own.min), int(new.min)), min(int(own.max), int(new.max))
-        value = elementwise.clip(value, low, high)
+    same_kind = value.dtype.is_integer and dtype.is_integer or value.dtype.is_floating and dtype.is_floating
+    if same_kind and value.dtype != dtype:
+        (own_low, own_high), (low, high) = value.dtype.limits, dtype.limits
+        if own_low < low or own_high > high:
+            value = elementwise.clip(value, max(own_low, low), min(own_high, high))
     return cast(value, dtype, name)
+
+
+def bitcast(input, type, name=None) -> Node:
+    """The bits of `input` as another dtype. Unequal sizes change the last axis, as in TensorFlow: they are not supported."""
+    x = as_node(input)
+    return compare.bitcast(x, source=x.dtype, dtype=as_dtype(type), name=name)
 
 
 # bits ------------------------------------------------------------------------------------------------

@@ -12,7 +12,10 @@ from graphc.ir.dims import Dim
 from graphc.ir.graph import Equation, Graph
 from graphc.ir.node import Node
 from graphc.ir.op import Kind
-from graphc.ir.types import TensorType
+from graphc.ir.types import TensorType, kind_of
+
+# What computes: a rule of these kinds sees float32 for float16 and bfloat16, and its result is rounded once.
+ARITHMETIC = {Kind.ELEMENTWISE, Kind.REDUCE, Kind.CONTRACT, Kind.SCATTER}
 
 
 def interpret(graph: Graph, values: Sequence[np.ndarray], run: int = 0, env: Mapping[str, int] | None = None,
@@ -48,6 +51,8 @@ def evaluate(node: Node, inputs: Sequence, run: int = 0, env: Mapping[str, int] 
     if "type" in node.op.context:
         context["type"] = node.type.substitute(env or {})
     extra = {name: context[name] for name in node.op.context}
+    if node.op.kind in ARITHMETIC:
+        inputs = [widened(i) for i in inputs]
     try:
         found = node.op.numpy(*inputs, **attrs, **extra)
     except RunError as e:  # the rule says which element is wrong; the node knows the op and the user's line
@@ -61,6 +66,12 @@ def iteration_number(run: int, iteration: int) -> int:
     """What random ops in a loop's body count as the run number: another one for each iteration of each run."""
     number = (run * 0x5851F42D4C957F2D + iteration + 1) & (2**64 - 1)
     return number - 2**64 if number >= 2**63 else number
+
+
+def widened(array):
+    """Numbers of float16 and bfloat16 as float32, which all arithmetic on them uses; anything else as it is."""
+    dtype = array.dtype
+    return array.astype(np.float32) if dtype.itemsize == 2 and kind_of(dtype) == "f" else array
 
 
 def _typed(value, type_: TensorType) -> np.ndarray:

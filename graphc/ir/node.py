@@ -12,7 +12,7 @@ from graphc.ir import dims
 from graphc.ir.container import Graph as Container
 from graphc.ir.container import current_container, inherited_location
 from graphc.ir.op import Array, Kind, Op
-from graphc.ir.types import DType, TensorType, Type, as_dtype, float32, int32, type_text
+from graphc.ir.types import DType, TensorType, Type, as_dtype, float32, int32, kind_of, type_text
 
 _serial = itertools.count()
 # What Python's operators and some methods do with nodes; filled by the layers above (graphc.ops, graphc.session).
@@ -267,7 +267,7 @@ def _leaves(value):
 
 
 def _converted(array: np.ndarray, dtype: DType, what: str) -> np.ndarray:
-    kind = array.dtype.kind
+    kind = kind_of(array.dtype)
     if kind not in "fiub":
         raise report(DTypeError, f"{what}: {array.dtype} does not convert to {dtype.name}")
     if array.size and (kind == "b") != dtype.is_bool:

@@ -247,9 +247,10 @@ class Array:
         """Content as a hashable: dtype, shape, bytes. All NaNs count as one: the text form knows no other."""
         if self._key is None:
             value = self.value
-            if value.dtype.kind == "f" and np.isnan(value).any():
+            name = value.dtype.name if value.dtype.kind == "V" else value.dtype.str  # bfloat16's is that of raw bytes
+            if value.dtype.kind in "fV" and np.isnan(value).any():
                 value = np.where(np.isnan(value), value.dtype.type(np.nan), value)
-            self._key = (value.dtype.str, value.shape, value.tobytes())
+            self._key = (name, value.shape, value.tobytes())
         return self._key
 
     @property

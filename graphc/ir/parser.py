@@ -253,7 +253,7 @@ class _Parser:
         if self.text == "[" or self.text == "empty":
             return self.array(declared)
         if self.text == "array":
-            return self.stored_array()
+            return self.stored_array(declared)
         words = {"true": True, "false": False, "none": None, "inf": float("inf"), "nan": float("nan")}
         if self.text in words:
             return words[self.take()]
@@ -329,14 +329,15 @@ class _Parser:
                 self.take(",")
         return items
 
-    def stored_array(self) -> Array:
+    def stored_array(self, declared) -> Array:
         self.take("array")
         self.take("(")
         digest = self.take(kind="string")[1:-1]
         self.take(")")
         if digest not in self.arrays:
             raise self.error(f"the data of the constant {digest} is missing: keep the .npz file beside the text")
-        return Array(self.arrays[digest])
+        value = np.asarray(self.arrays[digest])
+        return Array(value.view(declared.dtype.numpy) if value.dtype.kind == "V" else value)  # .npz files know no bfloat16
 
 
 def parse_error(what: str, lines, line: int, column: int, text: str = "") -> GraphcError:

@@ -9,7 +9,7 @@ from graphc.ir.dims import Dim
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.op import Array, Kind
-from graphc.ir.types import DType, TensorType, type_text
+from graphc.ir.types import DType, TensorType, bfloat16, type_text
 
 _WORD = re.compile(r"[A-Za-z_.][A-Za-z0-9_.\-/]*\Z")
 SMALL = 64  # constants with more elements are printed by their hash
@@ -103,7 +103,7 @@ def attribute_text(value) -> str:
         return "none"
     if isinstance(value, int | np.integer):
         return str(int(value))
-    if isinstance(value, float | np.floating):
+    if isinstance(value, float | np.floating) or getattr(value, "dtype", None) == bfloat16:
         return _float_text(value)
     raise TypeError(f"an attribute cannot be a {type(value).__name__}")
 

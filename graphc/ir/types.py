@@ -11,22 +11,73 @@ from graphc.ir import dims
 from graphc.ir.dims import Dim, Size
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DType:
-    """A dtype: `name` as TensorFlow and NumPy spell it, `short` as the text form does."""
+    """A dtype: `name` as TensorFlow and NumPy spell it, `short` as the text form does.
+
+    Equal to whatever names the same dtype: a DType, a NumPy dtype or type, a word.
+    """
 
     name: str
     short: str
 
     @property
     def numpy(self) -> np.dtype:
+        """The dtype of arrays; that of bfloat16 is from the package ml_dtypes, imported when it is first needed."""
+        if self.name == "bfloat16":
+            from ml_dtypes import bfloat16 as scalar
+            return np.dtype(scalar)
         return np.dtype(self.name)
 
+    kind = property(lambda self: self.short.rstrip("0123456789"))  # f, bf, i, u or bool
     as_numpy_dtype = property(lambda self: self.numpy.type)
-    size = property(lambda self: self.numpy.itemsize)
-    is_floating = property(lambda self: self.short[0] == "f")
-    is_integer = property(lambda self: self.short[0] in "iu")
+    size = property(lambda self: 1 if self.is_bool else int(self.short[len(self.kind):]) // 8)
+    is_floating = property(lambda self: self.kind in ("f", "bf"))
+    is_integer = property(lambda self: self.kind in ("i", "u"))
+    is_unsigned = property(lambda self: self.kind == "u")
     is_bool = property(lambda self: self.short == "bool")
+    is_complex = is_quantized = property(lambda self: False)
+    is_numpy_compatible = property(lambda self: True)
+    base_dtype = real_dtype = property(lambda self: self)
+
+    @property
+    def arithmetic(self) -> DType:
+        """The dtype that this one is computed in: float32 for float16 and bfloat16, which are ways to store numbers."""
+        return float32 if self.is_floating and self.size == 2 else self
+
+    @property
+    def min(self):
+        """The smallest finite value. Raises DTypeError for bool."""
+        return self._limit("min")
+
+    @property
+    def max(self):
+        """The largest finite value. Raises DTypeError for bool."""
+        return self._limit("max")
+
+    @property
+    def limits(self) -> tuple:
+        """(min, max)."""
+        return self.min, self.max
+
+    def _limit(self, which: str):
+        if self.is_bool:
+            raise report(DTypeError, f"bool has no {which}imum")
+        if self.is_integer:
+            return int(getattr(np.iinfo(self.numpy), which))
+        return getattr(float_info(self.numpy), which)
+
+    def is_compatible_with(self, other) -> bool:
+        """Whether `other` names this dtype."""
+        return self == other
+
+    def __eq__(self, other) -> bool:
+        if isinstance(other, DType):
+            return self.name == other.name
+        return isinstance(other, str | type | np.dtype) and _find(other) is self
+
+    def __hash__(self) -> int:
+        return hash(self.name)
 
     def __str__(self) -> str:
         return self.short
@@ -35,16 +86,18 @@ class DType:
         return f"graphc.{self.name}"
 
 
+float16, bfloat16 = DType("float16", "f16"), DType("bfloat16", "bf16")
 float32, float64 = DType("float32", "f32"), DType("float64", "f64")
-int32, int64 = DType("int32", "i32"), DType("int64", "i64")
-uint8, bool_ = DType("uint8", "u8"), DType("bool", "bool")
-DTYPES = (float32, float64, int32, int64, uint8, bool_)
+int8, int16, int32, int64 = (DType(f"int{bits}", f"i{bits}") for bits in (8, 16, 32, 64))
+uint8, uint16, uint32, uint64 = (DType(f"uint{bits}", f"u{bits}") for bits in (8, 16, 32, 64))
+bool_ = DType("bool", "bool")
+half, double = float16, float64
+DTYPES = (float32, float64, int32, int64, uint8, bool_, float16, bfloat16, int8, int16, uint16, uint32, uint64)
 BY_SHORT = {d.short: d for d in DTYPES}
-_BY_NAME = {d.name: d for d in DTYPES} | BY_SHORT | {"float": float32, "double": float64, "int": int32, "half": None}
+_BY_NAME = {d.name: d for d in DTYPES} | BY_SHORT | {"half": float16, "float": float32, "double": float64, "int": int32}
 
 
-def as_dtype(value) -> DType:
-    """The dtype that `value` names: a DType, a NumPy dtype or type, or a word such as "float32", "float" or "f32"."""
+def _find(value) -> DType | None:
     if isinstance(value, DType):
         return value
     if value is float:
@@ -56,11 +109,30 @@ def as_dtype(value) -> DType:
         try:
             found = _BY_NAME.get(np.dtype(value).name)
         except TypeError:
-            found = None
+            return None
+    return found
+
+
+def as_dtype(value) -> DType:
+    """The dtype that `value` names: a DType, a NumPy dtype or type, or a word such as "float32", "half" or "bf16"."""
+    found = None if value is None else _find(value)
     if found is None:
         known = ", ".join(d.name for d in DTYPES)
         raise report(DTypeError, f"{value!r} is not a dtype of graphc", rule=f"the dtypes are {known}")
     return found
+
+
+def kind_of(dtype: np.dtype) -> str:
+    """`dtype.kind`, but "f" for bfloat16, which NumPy takes for raw bytes."""
+    return "f" if dtype.name == "bfloat16" else dtype.kind
+
+
+def float_info(dtype: np.dtype):
+    """`np.finfo`, for bfloat16 too."""
+    if dtype.name == "bfloat16":
+        from ml_dtypes import finfo
+        return finfo(dtype)
+    return np.finfo(dtype)
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphc.errors import RunError
+from graphc.errors import DTypeError, RuleError, RunError
 from graphc.ir.node import as_node, is_tensor
 from graphc.ir.op import REQUIRED, Op
-from graphc.ir.types import bool_, float32, float64, int32, uint8
+from graphc.ir.types import (
+    bfloat16,
+    bool_,
+    float16,
+    float32,
+    float64,
+    int8,
+    int16,
+    int32,
+    int64,
+    uint8,
+    uint16,
+    uint32,
+    uint64,
+)
 from graphc.ops.define import elementwise, sample
 from graphc.ops.samples import boolean, integer, real
 
@@ -131,9 +145,11 @@ rint = _rounding("rint", np.rint, "The nearest whole number; of two, the even on
 
 
 def _cast_numpy(x, *, dtype):
-    """NumPy's astype, but floats out of an integer's range become its nearest value, and NaN becomes 0."""
+    """NumPy's astype, but floats out of an integer's range become its nearest value, and NaN becomes 0; to float16 and
+    bfloat16 all go through float32.
+    """
     if x.dtype.kind != "f" or not dtype.is_integer:
-        return x.astype(dtype.numpy)
+        return x.astype(dtype.arithmetic.numpy).astype(dtype.numpy)
     info = np.iinfo(dtype.numpy)
     below, above = x <= info.min, x >= 2.0 ** (info.bits - (info.min < 0))  # exact in any float dtype
     whole = np.where(below | above | np.isnan(x), 0, x).astype(dtype.numpy)
@@ -143,7 +159,8 @@ def _cast_numpy(x, *, dtype):
 cast = elementwise(
     "cast", "x", attrs={"dtype": REQUIRED},
     doc="x as another dtype. Fractions are cut off; floats out of an integer's range become the nearest value, NaN 0; "
-        "integers too large for a smaller dtype wrap; anything but 0 is true.",
+        "integers too large for a smaller dtype wrap; anything but 0 is true. To float16 and bfloat16 numbers go through "
+        "float32.",
     scalar="to_{dtype}({x})", accepts="any", result=lambda dtype, attrs: attrs["dtype"], cost=2,
     numpy=_cast_numpy,
     grad=lambda dy, y, x, *, dtype: [cast(dy, dtype=x.dtype) if x.dtype.is_floating and dtype.is_floating else None],
@@ -153,6 +170,28 @@ cast = elementwise(
              sample(integer(3, 4, low=0, dtype="uint8"), dtype=int32),
              sample(boolean(3, 4), dtype=float32), sample(boolean(3, 4), dtype=uint8),
              sample(real(0, 4), dtype=float32)],
+)
+
+
+def _bitcast_type(source, attrs):
+    if attrs["source"] != source:
+        raise RuleError("the bits are those of another dtype", f"{attrs['source']} != {source}", DTypeError)
+    if source.is_bool or attrs["dtype"].is_bool or source.size != attrs["dtype"].size:
+        raise RuleError("the sizes of the dtypes differ", f"{source} and {attrs['dtype']}", DTypeError)
+    return attrs["dtype"]
+
+
+bitcast = elementwise(
+    "bitcast", "x", attrs={"source": REQUIRED, "dtype": REQUIRED},
+    doc="The bits of x, of the dtype `source`, as those of another dtype of the same size.",
+    scalar="from_bits_{dtype}(bits_{source}({x}))", accepts="number", result=_bitcast_type,
+    numpy=lambda x, *, source, dtype: x.astype(source.numpy).view(dtype.numpy), grad="bits have no gradient",
+    samples=[sample(real(3, 4, dtype="float32"), source=float32, dtype=int32),
+             *(sample(integer(3, 4, low=0, high=100, dtype=s.name), source=s, dtype=d) for s, d in (
+                 (int64, float64), (uint32, float32), (int16, float16), (uint16, bfloat16), (int8, uint8), (float16, uint16),
+                 (bfloat16, int16), (float16, bfloat16), (uint64, int64)))],
+    errors=[(sample(real(3, dtype="float32"), source=float32, dtype=float64), "the sizes of the dtypes differ"),
+            (sample(real(3, dtype="float32"), source=int32, dtype=float32), "those of another dtype")],
 )
 
 # whole numbers ------------------------------------------------------------------------------------

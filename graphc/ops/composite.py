@@ -4,6 +4,8 @@ All take tensors and axes counted from 0 (`axes_of` makes them); reduced axes di
 """
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 
 import numpy as np
@@ -83,6 +85,26 @@ def ones_like(x, dtype=None, name: str | None = None) -> Node:
     return full_like(x, True if (dtype or x.dtype).is_bool else 1, dtype, name)
 
 
+def in_arithmetic(function):
+    """A composite of one tensor of float16 or bfloat16 is computed in float32 and rounded once: a count or a sum of these
+    may be larger than any number that the dtype has.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def computed(x, *arguments, **keywords):
+        x = as_node(x)
+        if x.dtype.arithmetic is x.dtype:
+            return function(x, *arguments, **keywords)
+        bound = signature.bind(cast(x, dtype=x.dtype.arithmetic), *arguments, **keywords)
+        name = bound.arguments.pop("name", None)
+        found = function(*bound.args, **bound.kwargs)
+        if isinstance(found, tuple):
+            return *(cast(f, dtype=x.dtype) for f in found[:-1]), cast(found[-1], dtype=x.dtype, name=name)
+        return cast(found, dtype=x.dtype, name=name)
+    return computed
+
+
 # arithmetic ------------------------------------------------------------------------------------------
 
 
@@ -110,6 +132,7 @@ def count(x: Node, axes, dtype) -> Node:
     return cast(dim_value(dim=size), dtype=dtype)
 
 
+@in_arithmetic
 def reduce_mean(x, axes, name: str | None = None) -> Node:
     """Mean over `axes`: the sum by the count. Of nothing: NaN. Integers are rounded toward 0, as in TensorFlow."""
     x = as_node(x)
@@ -119,6 +142,7 @@ def reduce_mean(x, axes, name: str | None = None) -> Node:
     return divide(reduce_sum(x, axes=axes), count(x, axes, x.dtype), name=name)
 
 
+@in_arithmetic
 def moments(x, axes, name: str | None = None) -> tuple[Node, Node]:
     """(mean, variance) over `axes`; the variance, called `name`, is that of the whole population (by n, not n - 1)."""
     x = as_node(x)
@@ -127,16 +151,19 @@ def moments(x, axes, name: str | None = None) -> tuple[Node, Node]:
     return mean, reduce_mean(square(x - keep(mean, x.type.shape, axes)), axes, name)
 
 
+@in_arithmetic
 def reduce_variance(x, axes, name: str | None = None) -> Node:
     """Variance over `axes`: the mean of the squared distances from the mean."""
     return moments(x, axes, name)[1]
 
 
+@in_arithmetic
 def reduce_std(x, axes, name: str | None = None) -> Node:
     """Standard deviation over `axes`. The gradient at equal values is 0."""
     return root(reduce_variance(x, axes), name=name)
 
 
+@in_arithmetic
 def reduce_logsumexp(x, axes, name: str | None = None) -> Node:
     """log(sum(exp(x))) over `axes`, without overflow: the largest value is taken out first.
 
@@ -148,6 +175,7 @@ def reduce_logsumexp(x, axes, name: str | None = None) -> Node:
     return add(log(reduce_sum(exp(x - keep(top, x.type.shape, axes)), axes=axes)), top, name=name)
 
 
+@in_arithmetic
 def norm(x, axes, order="euclidean", name: str | None = None) -> Node:
     """The vector norm over `axes`: "euclidean" (or 2), 1, inf, or any p > 0. The gradient at 0 is 0."""
     x = as_node(x)
@@ -171,6 +199,7 @@ def _shifted(x: Node, axes) -> Node:
     return x - keep(stop_gradient(reduce_max(x, axes=axes)), x.type.shape, axes)
 
 
+@in_arithmetic
 def softmax(x, axes, name: str | None = None) -> Node:
     """exp(x) / sum(exp(x)) along `axes`, without overflow."""
     x = as_node(x)
@@ -179,6 +208,7 @@ def softmax(x, axes, name: str | None = None) -> Node:
     return divide(powers, keep(reduce_sum(powers, axes=axes), x.type.shape, axes), name=name)
 
 
+@in_arithmetic
 def log_softmax(x, axes, name: str | None = None) -> Node:
     """log(softmax(x)), finite also where softmax(x) is 0 for being too small."""
     x = as_node(x)
@@ -187,6 +217,7 @@ def log_softmax(x, axes, name: str | None = None) -> Node:
     return subtract(shifted, keep(log(reduce_sum(exp(shifted), axes=axes)), x.type.shape, axes), name=name)
 
 
+@in_arithmetic
 def gelu(x, approximate: bool = False, name: str | None = None) -> Node:
     """x * P(X <= x) for a standard normal X (D. Hendrycks and K. Gimpel, Gaussian Error Linear Units, 2016).
 

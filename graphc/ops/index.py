@@ -20,7 +20,7 @@ def _iota_type(*, shape, axis, dtype):
 
 
 def _iota_numpy(*, shape, axis, dtype):
-    along = np.arange(shape[axis], dtype=dtype.numpy).reshape([-1 if a == axis else 1 for a in range(len(shape))])
+    along = np.arange(shape[axis]).astype(dtype.numpy).reshape([-1 if a == axis else 1 for a in range(len(shape))])
     return np.broadcast_to(along, shape)
 
 

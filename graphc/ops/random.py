@@ -12,12 +12,13 @@ import numpy as np
 from graphc.errors import DTypeError, RuleError
 from graphc.ir import dims
 from graphc.ir.op import REQUIRED, Kind, Op, Random
-from graphc.ir.types import TensorType, float32, float64, int32, int64
+from graphc.ir.types import TensorType, bfloat16, float16, float32, float64, int32, int64
 from graphc.ops.define import as_samples, sample
 
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)  # the golden ratio and sqrt(3) - 1: what the key grows by each round
 ROUNDS = 10
+UNIFORM_BITS = {"f32": 24, "f16": 11, "bf16": 8}  # the significand's: nothing is rounded up to 1
 NO_GRADIENT = "a random number depends on no input"
 
 # Standard normal cut at two deviations, by inversion: z = u * polynomial(w - TRUNCATED_CENTRE), where u is uniform in
@@ -68,8 +69,9 @@ def _wide(high, low):
 
 
 def _uniform(words, dtype):
-    if dtype is float32:
-        return (words[0] >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
+    if dtype is not float64:
+        bits = UNIFORM_BITS[dtype.short]
+        return ((words[0] >> np.uint32(32 - bits)).astype(np.float32) * np.float32(2.0**-bits)).astype(dtype.numpy)
     return (_wide(words[0], words[1]) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
@@ -86,7 +88,7 @@ def _turn(whole, bits):
 
 def _normal(words, dtype):
     """Box-Muller: sqrt(-2 log(a)) * sin(2 pi b) with a in (0, 1], b in [0, 1) from the same block."""
-    if dtype is float32:
+    if dtype is not float64:
         # in float32, so that all devices agree
         a = words[0].astype(np.float32) * np.float32(2.0**-32) + np.float32(2.0**-33)
         wave = _turn(words[1], 32)
@@ -97,7 +99,7 @@ def _normal(words, dtype):
 
 
 def _truncated(words, dtype):
-    if dtype is float32:
+    if dtype is not float64:
         u = words[0].view(np.int32).astype(np.float32) * np.float32(2.0**-31) + np.float32(2.0**-32)
     else:
         u = ((_wide(words[0], words[1]).view(np.int64) >> 11).astype(np.float64) + 0.5) * 2.0**-52
@@ -121,8 +123,7 @@ def _integers(words, dtype, low, high):
 
 def _random_type(*, shape, dtype, **_):
     if not dtype.is_floating:
-        raise RuleError(f"there are no {dtype.name} numbers of this kind", "the dtype is float32 or float64",
-                        DTypeError)
+        raise RuleError(f"there are no {dtype.name} numbers of this kind", "the dtype is a float", DTypeError)
     return TensorType(dtype, tuple(shape))
 
 
@@ -146,12 +147,14 @@ def _random(name: str, text: str, values, doc: str, infer=_random_type, samples=
               rule=Random(f"{text}_{{dtype}}({arguments})"), samples=as_samples(samples), errors=tuple(errors))
 
 
-_SAMPLES = [sample(shape=(3, 4), dtype=d, seed=s, op_seed=7) for d, s in ((float32, 1), (float64, 2**32 - 1))]
+_SAMPLES = [sample(shape=(3, 4), dtype=d, seed=s, op_seed=7) for d, s in ((float32, 1), (float64, 2**32 - 1),
+                                                                        (float16, 3), (bfloat16, 4))]
 _SAMPLES += [sample(shape=(0, 2), seed=1, op_seed=1), sample(shape=(), seed=1, op_seed=1)]
 
 random_uniform_01 = _random(
     "random_uniform_01", "uniform", _uniform, samples=_SAMPLES,
-    doc="Uniform in [0, 1): multiples of 2**-24 (float32, from the first word) or 2**-53 (float64, from two words).",
+    doc="Uniform in [0, 1): multiples of 2**-24 (float32, from the first word), 2**-11 (float16), "
+        "2**-8 (bfloat16) or 2**-53 (float64, from two words).",
 )
 
 random_normal_01 = _random(

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from graphc.ir.types import as_dtype
+
 
 @dataclass(frozen=True)
 class Values:
@@ -26,12 +28,13 @@ class Values:
         if self.kind == "boolean":
             return rng.integers(0, 2, self.shape).astype(bool)
         if self.kind == "integer":
-            return rng.integers(int(self.low), int(self.high), self.shape).astype(self.dtype or dtype or "int64")
+            whole = rng.integers(int(self.low), int(self.high), self.shape)
+            return whole.astype(as_dtype(self.dtype or dtype or "int64").numpy)
         values = rng.uniform(self.low, self.high, self.shape)
         if self.distinct and values.size:
             ranks = np.argsort(np.argsort(values.ravel())).reshape(self.shape)
             values = self.low + (ranks + 0.5) * (self.high - self.low) / values.size
-        return np.asarray(values, dtype=self.dtype or dtype or "float64")
+        return np.asarray(values, dtype=as_dtype(self.dtype or dtype or "float64").numpy)
 
 
 def real(*shape: int, low: float = -2.0, high: float = 2.0, distinct: bool = False, dtype: str | None = None) -> Values:

@@ -10,6 +10,7 @@ from graphc.passes.resolve_state import resolve_state
 from graphc.passes.segment import segment
 from graphc.passes.simplify import simplify
 from graphc.passes.thin_products import thin_products
+from graphc.passes.widen import widen
 
 # What a graph means; the interpreter runs these alone.
 SEMANTICS = [
@@ -24,6 +25,7 @@ PIPELINE = [
     loops,           # after simplify, which shows what is a plain sum of products
     segment,         # after simplify: fewer nodes are left to carry over; before what works on kernels alone
     thin_products,   # before fuse: a product with one row or column becomes a sum, which fuses with its neighbours
+    widen,           # before fuse, which makes the casts a part of each kernel's loads and stores
     fuse,            # nodes -> regions, one kernel each
     place,           # after fuse: a device is chosen for whole regions
 ]

@@ -5,6 +5,7 @@ from graphc.ir.container import detached
 from graphc.ir.graph import Graph, rebuild
 from graphc.ir.node import Node
 from graphc.ir.op import Kind
+from graphc.ops.compare import cast
 from graphc.ops.elementwise import multiply
 from graphc.ops.movement import reshape_to, transpose_to
 from graphc.ops.reduce import reduce_sum
@@ -27,10 +28,13 @@ def thin_products(graph: Graph) -> Graph:
         with detached(node.location):
             order = [*out, *summed]
             a, b = (aligned(i, labels, order) for i, labels in ((inputs[0], labels_a), (inputs[1], labels_b)))
-            product = multiply(a, b)
             if not summed:
-                return product
-            return reduce_sum(product, axes=tuple(range(len(out), len(order))))
+                return multiply(a, b)
+            dtype = node.type.dtype
+            if dtype.arithmetic is not dtype:  # the products must not be rounded before they are added
+                a, b = (cast(i, dtype=dtype.arithmetic) for i in (a, b))
+            total = reduce_sum(multiply(a, b), axes=tuple(range(len(out), len(order))))
+            return total if total.dtype == dtype else cast(total, dtype=dtype)
     return rebuild(graph, replace)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from graphc.errors import FeedError, Location, ParseError, RunError, report
 from graphc.ir import dims
-from graphc.program import ArraySpec, FailureSpec, Program
+from graphc.program import ArraySpec, FailureSpec, Program, array_dtype
 from graphc.runtime import driver, threads
 from graphc.runtime import engine as native
 from graphc.runtime.access import Access
@@ -198,7 +198,7 @@ class Instance:
         self.call, self.call_with_variables = driver.bind(self.frame), driver.bind(self.frame, has_variables=True)
         self.generation = threads.generation
         self.scalars = [not shape for shape in outputs]
-        self.dtypes = [np.dtype(spec.dtype) for spec in program.outputs]
+        self.dtypes = [array_dtype(spec.dtype) for spec in program.outputs]
         self.spare: list[list[np.ndarray]] = []  # memory for scalars, which leave as values: none that a run uses now
         self.pools = None if all(self.scalars) else [
             Slot(d) if scalar else Pool(shape, d) for shape, d, scalar in zip(outputs, self.dtypes, self.scalars, strict=True)]
@@ -391,10 +391,12 @@ def _location(text: str) -> Location | None:
 
 def _value(bits: int, dtype: str):
     """A value from the 64 bits of the error slot."""
-    if dtype == "float32":
+    if dtype in ("float32", "float16", "bfloat16"):  # the last two are float32 in registers
         return np.uint32(bits & 0xFFFFFFFF).view(np.float32)
     if dtype == "float64":
         return np.int64(bits).view(np.float64)
+    if dtype == "uint64":
+        return bits & (2**64 - 1)
     return bool(bits) if dtype == "bool" else bits
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from graphc.program import Program
+from graphc.program import Program, array_dtype
 from graphc.runtime import driver
 from graphc.runtime.engine import TRIAL_PERIOD
 from graphc.runtime.layout import ArgumentFlag, ArgumentWord, FrameWord, RecordFlag, RecordWord
@@ -37,7 +37,7 @@ class Template:
         self.inner: list[int] = []      # words that hold a place in the block: they get its address added
         self.keep: list = []
         self._records(program, addresses)
-        self._arguments([np.dtype(s.dtype) for s in (*feeds, *outputs)], ranks, patches, patch_start, len(feeds))
+        self._arguments([array_dtype(s.dtype) for s in (*feeds, *outputs)], ranks, patches, patch_start, len(feeds))
         self._frame(len(program.records), len(ranks), counter, access, writes)
         self.relocated = np.array(self.inner, np.intp)
         self.slot_words = np.array(positions.slot_words, np.intp) + self.table

@@ -10,6 +10,8 @@ import math
 
 import numpy as np
 
+from graphc.ir.types import float_info, kind_of
+
 ULP = 4.0
 
 
@@ -24,8 +26,8 @@ def assert_equal_values(got, want, ulp: float = 0.0, magnitude=None, terms: int 
     """
     got, want = np.asarray(got), np.asarray(want)
     assert got.shape == want.shape, f"{what}: shape {got.shape} != {want.shape}"
-    is_float = got.dtype.kind == "f"
-    assert got.dtype == want.dtype or is_float and want.dtype.kind == "f", f"{what}: dtype {got.dtype} != {want.dtype}"
+    is_float = kind_of(got.dtype) == "f"
+    assert got.dtype == want.dtype or is_float and kind_of(want.dtype) == "f", f"{what}: dtype {got.dtype} != {want.dtype}"
     if not is_float:
         _require(got == want, got, want, what, "exact")
         return
@@ -34,7 +36,7 @@ def assert_equal_values(got, want, ulp: float = 0.0, magnitude=None, terms: int 
         rounded = want.astype(got.dtype)
         same = (got == rounded) | (np.isnan(got) & np.isnan(rounded))
         if magnitude is not None:
-            bound = (4 + math.log2(max(terms, 1))) * np.finfo(got.dtype).eps * np.asarray(magnitude, np.float64)
+            bound = (4 + math.log2(max(terms, 1))) * float(float_info(got.dtype).eps) * np.asarray(magnitude, np.float64)
             close = finite & (np.abs(got.astype(np.float64) - want) <= bound)
             _require(same | close, got, want, what, f"a sum of {terms} terms")
         else:
@@ -45,8 +47,8 @@ def ulp_distance(got, want) -> np.ndarray:
     """|got - want| in units in the last place of `want`, at got's precision; `want` may be wider."""
     got, want = np.asarray(got), np.asarray(want)
     wide = np.longdouble if want.dtype == np.longdouble or got.dtype == np.float64 else np.float64
-    info = np.finfo(got.dtype)
-    size = np.maximum(np.abs(want.astype(wide)), wide(info.tiny))
+    info = float_info(got.dtype)
+    size = np.maximum(np.abs(want.astype(wide)), wide(float(info.tiny)))
     unit = np.ldexp(wide(1), np.frexp(size)[1] - 1 - info.nmant)
     return np.abs(got.astype(wide) - want.astype(wide)) / unit
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from graphc.codegen.cpu.simd_core import HALVES
 from graphc.codegen.kernel import Access, Check, Compute, Coordinate, Int, Literal, Load, Statement, Store
 
 HELPERS = '''
@@ -53,7 +54,8 @@ class Lines:
         self.lines.append(f"{s.name} = {self.ramp(s.dtype, s.strides, s.offset)}")
 
     def write_compute(self, s: Compute) -> None:
-        self.lines.append(f"{s.name} = {s.text}" + (f"  # {s.line}" if s.line else ""))
+        text = f"round_{s.dtype}({s.text})" if s.dtype in HALVES else s.text
+        self.lines.append(f"{s.name} = {text}" + (f"  # {s.line}" if s.line else ""))
 
     def write_check(self, s: Check) -> None:
         self.report(s.condition, s.failure, s.element, s.value)

@@ -6,14 +6,13 @@ from functools import partial
 from graphc.codegen.cpu.bodies import HELPERS, Body, make_body, place
 from graphc.codegen.cpu.source import KernelSource, Skeleton
 from graphc.codegen.kernel import ContractKernel, Operand, Packing
-
-SIZES = {"f32": 4, "f64": 8, "i32": 4, "i64": 8, "u8": 1, "bool": 1}
+from graphc.ir.types import BY_SHORT
 
 
 def emit_contract(kernel: ContractKernel, lanes: int) -> KernelSource:
     """The source of a contraction for vectors of `lanes` elements."""
     s = Skeleton(kernel, lanes)
-    width, item = kernel.vectors * lanes, SIZES[kernel.dtype]
+    width, item = kernel.vectors * lanes, BY_SHORT[kernel.dtype].size
     epilogue = _epilogue(kernel)
     kept = (kernel.a if kernel.rows_first else kernel.b).packing  # what stays packed for several tiles in a row
     s.bodies.append(epilogue)
@@ -45,7 +44,7 @@ def emit_contract(kernel: ContractKernel, lanes: int) -> KernelSource:
     s.line(f"n = panel_number * {width}")
     for name, operand, free in (("a", kernel.a, "m"), ("b", kernel.b, "n")):
         if not operand.packing:
-            s.line(f"{name} = {_address(operand, free, item)}")
+            s.line(f"{name} = {_address(operand, free)}")
     others = [p for p in epilogue.parameters if p not in ("m", "n", "acc", "mask")]
     arguments = [f"a, {kernel.a.free}, {kernel.a.summed}, b, {kernel.b.summed}, {kernel.k}, "
                  f"{kernel.m} - m, {kernel.n} - n, m, n", *others]
@@ -58,16 +57,16 @@ def emit_contract(kernel: ContractKernel, lanes: int) -> KernelSource:
     s.line(f"tile({', '.join(arguments)})")
     source = s.source(HELPERS)
     source.text = source.text.replace("\n\ndef kernel(", f"\n\n{epilogue.text()}\n\ndef kernel(", 1)
-    masked = not kernel.b.packing
-    source.tiles["tile"] = partial(_make_tile, kernel.rows, kernel.vectors, lanes, kernel.dtype, masked)
+    source.tiles["tile"] = partial(_make_tile, kernel, kernel.rows, lanes)
     if single:
-        source.tiles["tile_one_row"] = partial(_make_tile, 1, kernel.vectors, lanes, kernel.dtype, masked)
+        source.tiles["tile_one_row"] = partial(_make_tile, kernel, 1, lanes)
     return source
 
 
-def _make_tile(rows, vectors, lanes, dtype, masked, space):
+def _make_tile(kernel: ContractKernel, rows: int, lanes: int, space):
     from graphc.codegen.cpu.tile import product_tile
-    return product_tile(rows, vectors, lanes, dtype, masked, space["epilogue"])
+    stored, masked = (kernel.a.access.dtype, kernel.b.access.dtype), not kernel.b.packing
+    return product_tile(rows, kernel.vectors, lanes, kernel.dtype, stored, masked, space["epilogue"])
 
 
 def _epilogue(kernel: ContractKernel) -> Body:
@@ -75,8 +74,8 @@ def _epilogue(kernel: ContractKernel) -> Body:
     return make_body("epilogue", kernel.epilogue, "n", integers, ["acc", "mask"], [])
 
 
-def _address(operand: Operand, free: str, item: int) -> str:
-    access = operand.access
+def _address(operand: Operand, free: str) -> str:
+    access, item = operand.access, BY_SHORT[operand.access.dtype].size
     strides = (*access.strides, *(((free, operand.free),) if operand.free != 0 else ()))
     return f"{access.buffer} + {item} * ({place(access.offset, strides)})"
 

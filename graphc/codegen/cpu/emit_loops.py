@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from graphc.codegen.cpu.bodies import HELPERS, Body, make_body
+from graphc.codegen.cpu.simd_core import register_dtype
 from graphc.codegen.cpu.source import KernelSource, Skeleton
 from graphc.codegen.kernel import Literal, LoopKernel, Phase, Statement
 from graphc.codegen.statements import needed_later
@@ -20,7 +21,7 @@ class _LoopEmitter:
         self.kernel, self.lanes = kernel, lanes
         self.along = any(kernel.vector == a for a, _ in kernel.reduced)
         self.skeleton = Skeleton(kernel, lanes)
-        self.dtypes = {s.name: s.dtype for s in self.all_statements() if hasattr(s, "dtype")}
+        self.dtypes = {s.name: register_dtype(s.dtype) for s in self.all_statements() if hasattr(s, "dtype")}
         for phase in kernel.phases:
             for a in phase.accumulators:
                 self.dtypes[a.name] = a.dtype

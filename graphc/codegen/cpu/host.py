@@ -21,6 +21,7 @@ class Host:
     vector_registers: int       # 32 or 16
     has_fma: bool
     has_rounding: bool          # floor, rint... are instructions; otherwise LLVM would call libm
+    has_half: bool              # conversions between float16 and float32 are instructions
 
     def lanes(self, item_bytes):
         """How many elements of `item_bytes` fill one register."""
@@ -35,13 +36,13 @@ def describe(name, features, architecture):
     flat = features.flatten() if hasattr(features, "flatten") else ",".join(
         ("+" if present else "-") + feature for feature, present in sorted(features.items()))
     if architecture in ("aarch64", "arm64"):
-        return Host(name, flat, 16, 32, True, True)
+        return Host(name, flat, 16, 32, True, True, True)
     # Every form of 512-bit code that graphc emits (bytes, words, masks) needs BW, DQ and VL too.
     if all(has(f) for f in ("avx512f", "avx512bw", "avx512dq", "avx512vl")):
-        return Host(name, flat, 64, 32, True, True)
+        return Host(name, flat, 64, 32, True, True, True)
     if has("avx2") or has("avx"):
-        return Host(name, flat, 32, 16, has("fma"), True)
-    return Host(name, flat, 16, 16, has("fma"), has("sse4.1"))
+        return Host(name, flat, 32, 16, has("fma"), True, has("f16c"))
+    return Host(name, flat, 16, 16, has("fma"), has("sse4.1"), has("f16c"))
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from functools import partial
 from math import pi
 
 from graphc.codegen.cpu import math as vector_math
-from graphc.ops.random import MULTIPLIERS, ROUNDS, TRUNCATED, TRUNCATED_CENTRE, TRUNCATED_MASS, WEYL
+from graphc.ops.random import MULTIPLIERS, ROUNDS, TRUNCATED, TRUNCATED_CENTRE, TRUNCATED_MASS, UNIFORM_BITS, WEYL
 
 # Minimax polynomials on [-pi/4, pi/4] from Cephes (S. Moshier), sinf.c and sin.c: sin(x) = x + x z S(z) and
 # cos(x) = 1 - z/2 + z z C(z) with z = x x; below 1 ulp.
@@ -25,7 +25,7 @@ COSINE = {"f32": (4.166664568298827e-2, -1.388731625493765e-3, 2.443315711809948
 def functions(t) -> dict:
     """The functions by name, for the namespace of traced bodies; `t` is the tracer."""
     table = {"philox": partial(philox, t)}
-    for dtype in ("f32", "f64"):
+    for dtype in ("f32", "f64", "f16", "bf16"):
         table[f"uniform_{dtype}"] = partial(uniform, t, dtype)
         table[f"normal_{dtype}"] = partial(normal, t, dtype)
         table[f"truncated_normal_{dtype}"] = partial(truncated_normal, t, dtype)
@@ -71,15 +71,16 @@ def _pair(t, high, low):
 def uniform(t, dtype, index, run, seed, op_seed):
     """Uniform in [0, 1)."""
     words = _block(t, index, run, seed, op_seed)
-    if dtype == "f32":
-        return t.cast(t.cast(words[0] >> 8, "i32"), "f32") * 2.0**-24
+    if dtype != "f64":
+        bits = UNIFORM_BITS[dtype]
+        return t.cast(t.cast(words[0] >> (32 - bits), "i32"), "f32") * 2.0**-bits
     return t.cast(t.cast(_pair(t, words[0], words[1]) >> 11, "i64"), "f64") * 2.0**-53
 
 
 def normal(t, dtype, index, run, seed, op_seed):
     """Standard normal, by Box-Muller."""
     words = _block(t, index, run, seed, op_seed)
-    if dtype == "f32":
+    if dtype != "f64":
         a = t.cast(words[0], "f32") * 2.0**-32 + 2.0**-33
         wave = _turn(t, words[1], 32)
     else:
@@ -116,13 +117,13 @@ def _polynomial(t, coefficients, x):
 def truncated_normal(t, dtype, index, run, seed, op_seed):
     """Standard normal, cut at two standard deviations, by inversion."""
     words = _block(t, index, run, seed, op_seed)
-    if dtype == "f32":
+    if dtype != "f64":
         u = t.cast(t.cast(words[0], "i32"), "f32") * 2.0**-31 + 2.0**-32
     else:
         u = (t.cast(t.cast(_pair(t, words[0], words[1]), "i64") >> 11, "f64") + 0.5) * 2.0**-52
     x = u * TRUNCATED_MASS
     w = -_log(t, (1.0 - x) * (x + 1.0))
-    z = u * _polynomial(t, TRUNCATED[dtype], w - TRUNCATED_CENTRE)
+    z = u * _polynomial(t, TRUNCATED["f64" if dtype == "f64" else "f32"], w - TRUNCATED_CENTRE)
     return t.maximum(t.minimum(z, 2.0), -2.0)
 
 

@@ -13,14 +13,16 @@ from llvmlite import ir
 
 from graphc.codegen.cpu.host import host as this_host
 
-I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 POINTER = ir.PointerType()
 NUMBERS = (int, float, np.number, np.bool_)
 
 
 @dataclass(frozen=True)
 class Dtype:
-    """An element type.  `kind` is f, i, u or b (bool: one bit in a register, one byte in memory)."""
+    """An element type.  `kind` is f, i, u, b (bool: one bit in a register, one byte in memory) or h: a float of 16 bits,
+    which is f32 in registers.
+    """
 
     name: str
     kind: str
@@ -29,14 +31,14 @@ class Dtype:
     @property
     def register(self):
         """LLVM type of one lane."""
-        if self.kind == "f":
-            return ir.FloatType() if self.bits == 32 else ir.DoubleType()
+        if self.kind in "fh":
+            return ir.DoubleType() if self.bits == 64 else ir.FloatType()
         return ir.IntType(self.bits)
 
     @property
     def memory(self):
         """LLVM type of one element in memory."""
-        return I8 if self.kind == "b" else self.register
+        return I8 if self.kind == "b" else I16 if self.kind == "h" else self.register
 
     @property
     def item_bytes(self):
@@ -55,6 +57,12 @@ DTYPES = {d.name: d for d in (
     Dtype("f32", "f", 32), Dtype("f64", "f", 64), Dtype("bool", "b", 1),
     *(Dtype(f"{kind}{bits}", kind, bits) for kind in "iu" for bits in (8, 16, 32, 64)))}
 F32, F64, BOOL = DTYPES["f32"], DTYPES["f64"], DTYPES["bool"]
+HALVES = {name: Dtype(name, "h", 16) for name in ("f16", "bf16")}  # how memory may hold f32 vectors; no Vector has them
+
+
+def register_dtype(name: str) -> str:
+    """The dtype of the vectors that hold elements of a dtype."""
+    return "f32" if name in HALVES else name
 
 
 class Int:

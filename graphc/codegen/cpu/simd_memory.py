@@ -1,4 +1,5 @@
 """Loads and stores of vectors.  Addresses are i64, indices count elements, nothing needs alignment unless said.
+Elements of f16 and bf16 are f32 vectors in registers.
 
 In: a Tracer.  Out: `functions(tracer)`, the functions that a traced body calls, one per dtype.
 """
@@ -6,13 +7,14 @@ from functools import partial
 
 from llvmlite import ir
 
-from graphc.codegen.cpu.simd_core import BOOL, DTYPES, I8, I32, POINTER, Int
+from graphc.codegen.cpu import simd_half
+from graphc.codegen.cpu.simd_core import BOOL, DTYPES, F32, HALVES, I8, I32, POINTER, Int
 
 
 def functions(t):
     """{"load_f32": ..., ...} for all dtypes."""
     table = {}
-    for name, dtype in DTYPES.items():
+    for name, dtype in (DTYPES | HALVES).items():
         for function in (load, store, stream, broadcast, strided, scatter_strided, gather, store_lane):
             table[f"{function.__name__}_{name}"] = partial(function, t, dtype)
     return table
@@ -29,16 +31,20 @@ def _memory_type(t, dtype):
 
 
 def _memory_suffix(t, dtype):
-    return f"v{t.lanes}i8" if dtype is BOOL else t.suffix(dtype)
+    return f"v{t.lanes}i{8 * dtype.item_bytes}" if dtype is BOOL or dtype.kind == "h" else t.suffix(dtype)
 
 
 def _from_memory(t, dtype, value):
+    if dtype.kind == "h":
+        return simd_half.expand(t, dtype, t.vector(value, DTYPES["u16"]))
     if dtype is BOOL:
         value = t.builder.icmp_unsigned("!=", value, ir.Constant(value.type, [0] * t.lanes))
     return t.vector(value, dtype)
 
 
 def _to_memory(t, dtype, value):
+    if dtype.kind == "h":
+        return simd_half.pack(t, dtype, t.same(value, F32)).ir
     value = t.same(value, dtype)
     return t.builder.zext(value.ir, _memory_type(t, dtype)) if dtype is BOOL else value.ir
 
@@ -87,6 +93,8 @@ def broadcast(t, dtype, address, index):
     value.align = dtype.item_bytes
     if dtype is BOOL:
         value = t.builder.icmp_unsigned("!=", value, I8(0))
+    if dtype.kind == "h":
+        return _from_memory(t, dtype, t.splat(value, DTYPES["u16"]).ir)
     return t.splat(value, dtype)
 
 

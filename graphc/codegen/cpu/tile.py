@@ -13,7 +13,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from graphc.codegen.cpu.simd import DTYPES, Int, Tracer, Vector
-from graphc.codegen.cpu.simd_core import I32, I64, POINTER
+from graphc.codegen.cpu.simd_core import HALVES, I32, I64, POINTER
 
 K_BLOCK = 1024  # products that are summed before the sum is added to the total
 
@@ -57,23 +57,26 @@ class _Loop:
 class Tile:
     """Emits C[rows, vectors * lanes] = A B and the epilogue. Addresses in bytes, strides and sizes in elements."""
 
-    def __init__(self, builder, rows: int, vectors: int, lanes: int, dtype: str, masked: bool):
+    def __init__(self, builder, rows: int, vectors: int, lanes: int, dtype: str, stored: tuple[str, str], masked: bool):
+        """dtype: of the sums; stored: of A's and B's elements in memory."""
         self.builder, self.rows, self.vectors, self.lanes = builder, rows, vectors, lanes
         self.tracer = Tracer(builder, lanes)
+        self.names = self.tracer.namespace()
         self.dtype = DTYPES[dtype]
-        self.element = self.dtype.register
-        self.vector = ir.VectorType(self.element, lanes)
+        self.stored = stored
+        self.element_a, self.element_b = ((DTYPES | HALVES)[d].memory for d in stored)
+        self.vector = ir.VectorType(self.dtype.register, lanes)
         self.masked = masked
         self.masks: list[Vector] = []
 
-    def at(self, base, index):
-        return self.builder.gep(base, [index], source_etype=self.element)
+    def at_a(self, base, index):
+        return self.builder.gep(base, [index], source_etype=self.element_a)
 
     def emit(self, a, a_row, a_k, b, b_k, k, rows_live, columns_live, epilogue: Callable[[int, int, Vector, Vector], None]):
         """The tile at addresses a and b; rows and columns beyond the live ones are computed from valid memory, not stored."""
         build = self.builder
         a, b = (build.inttoptr(x, POINTER) for x in (a, b))
-        row_a = [self.at(a, build.mul(a_row, self.clamped(r, rows_live))) for r in range(self.rows)]
+        row_a = [self.at_a(a, build.mul(a_row, self.clamped(r, rows_live))) for r in range(self.rows)]
         self.masks = [self.tracer.tail(Int(build.sub(columns_live, I64(v * self.lanes)), self.tracer))
                       for v in range(self.vectors)]
         total = self.scratch()
@@ -106,17 +109,20 @@ class Tile:
     def step(self, row_a, a_k, b, b_k, p, sums):
         """One step of k: the sums plus the outer product of a column of A and a row of B."""
         build = self.builder
-        row_b, at_a = self.at(b, build.mul(p, b_k)), build.mul(p, a_k)
+        row_b, at_a = build.gep(b, [build.mul(p, b_k)], source_etype=self.element_b), build.mul(p, a_k)
         panel = [self.load_b(row_b, v) for v in range(self.vectors)]
         updated = []
         for r in range(self.rows):
-            scalar = build.load(self.at(row_a[r], at_a), typ=self.element)
-            x = self.splat(scalar)
+            x = self.load_a(self.at_a(row_a[r], at_a))
             for v in range(self.vectors):
                 updated.append(self.tracer.fma(x, panel[v], Vector(sums[r * self.vectors + v], self.dtype, self.tracer)).ir)
         return updated
 
-    def splat(self, scalar) -> Vector:
+    def load_a(self, place) -> Vector:
+        """An element of A in every lane."""
+        if self.stored[0] in HALVES:
+            return self.names[f"broadcast_{self.stored[0]}"](Int(self.builder.ptrtoint(place, I64), self.tracer), 0)
+        scalar = self.builder.load(place, typ=self.element_a)
         undefined = ir.Constant(self.vector, ir.Undefined)
         lanes = ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
         one = self.builder.insert_element(undefined, scalar, I32(0))
@@ -124,9 +130,8 @@ class Tile:
 
     def load_b(self, row, v: int) -> Vector:
         address = self.builder.ptrtoint(row, I64)
-        names = self.tracer.namespace()
         mask = self.masks[v] if self.masked else None
-        return names[f"load_{self.dtype.name}"](Int(address, self.tracer), v * self.lanes, mask)
+        return self.names[f"load_{self.stored[1]}"](Int(address, self.tracer), v * self.lanes, mask)
 
     def add_total(self, total, start, sums):
         """The sums plus those of earlier blocks, where there were any."""
@@ -159,7 +164,7 @@ class Tile:
         return self.builder.inttoptr(self.builder.add(total, I64(n * size)), POINTER)
 
 
-def product_tile(rows: int, vectors: int, lanes: int, dtype: str, masked: bool, epilogue):
+def product_tile(rows: int, vectors: int, lanes: int, dtype: str, stored: tuple[str, str], masked: bool, epilogue):
     """Numba intrinsic tile(a, a_row, a_k, b, b_k, k, rows_live, columns_live, m, n, *others).
 
     epilogue: a traced function of (names among m, n and the others, acc, mask); called for each row and vector of the tile
@@ -171,7 +176,7 @@ def product_tile(rows: int, vectors: int, lanes: int, dtype: str, masked: bool, 
 
     def typed(_, *kinds):
         def codegen(context, builder, signature, values):
-            tile = Tile(builder, rows, vectors, lanes, dtype, masked)
+            tile = Tile(builder, rows, vectors, lanes, dtype, stored, masked)
             given = dict(zip(others, (Int(v, tile.tracer) for v in values[10:]), strict=True))
             m, n = (Int(v, tile.tracer) for v in values[8:10])
 
