@@ -12,7 +12,7 @@ from graphc.ir import dims
 from graphc.ir.container import inherited_location
 from graphc.ir.graph import Graph
 from graphc.ir.interpreter import interpret, iteration_number
-from graphc.ir.node import INPUT, RESULT, Node, make
+from graphc.ir.node import RESULT, Node, input_node, make
 from graphc.ir.op import REQUIRED, Kind, Op
 from graphc.ir.types import TensorType, bool_, int64, same_dim, same_shape, shape_text, type_text
 from graphc.ops.composite import zeros_like
@@ -45,7 +45,7 @@ def pullback(body: Graph, given: list[bool], wanted: list[bool]) -> tuple[Graph,
     that `wanted` marks and that a differentiable way leads to: their positions come along.
     """
     ys = [o for o, g in zip(body.outputs, given, strict=True) if g]
-    seeds = [Node(INPUT, (), {"type": y.type, "role": "feed", "variable": None}, y.type, location=y.location) for y in ys]
+    seeds = [input_node("", y.type, location=y.location) for y in ys]
     on_way = connected(ys, [i for i, w in zip(body.inputs, wanted, strict=True) if w]) if ys else set()
     live = [y in on_way for y in ys]
     reached = _reached([y for y, alive in zip(ys, live, strict=True) if alive], on_way)
@@ -227,7 +227,7 @@ def _scan_grad(dy, y, *inputs, body, states, sequences, length, reverse, history
     moving = sum(given[:states])                              # states that carry a gradient
     sums = [k for k in positions if k >= states + sequences]  # shared inputs that receive one
     along = [k for k in positions if states <= k < states + sequences]
-    totals = [Node(INPUT, (), {"type": inner[k].type, "role": "feed", "variable": None}, inner[k].type) for k in sums]
+    totals = [input_node("", inner[k].type) for k in sums]
     carried = [found[k] if k in found else zeros_like(inner[k]) for k in range(states) if given[k]]
     outputs = (*carried, *(t + found[k] for t, k in zip(totals, sums, strict=True)), *(found[k] for k in along))
     backward = Graph(graph.name, (*seeds[:moving], *totals, *inner[:states], *inner[states:states + sequences],
@@ -256,8 +256,7 @@ def make_scan(body: Graph, states, sequences, shared, length, reverse: bool, aft
     after: a tensor that tells the length, when no sequence does. The body takes it, and does not look at it.
     """
     if after is not None:
-        body = Graph(body.name, (*body.inputs, Node(INPUT, (), {"type": after.type, "role": "feed", "variable": None}, after.type)),
-                     body.outputs)
+        body = Graph(body.name, (*body.inputs, input_node("", after.type)), body.outputs)
         shared = (*shared, after)
     body = Graph(body.name, body.inputs, (*body.outputs, *body.inputs[:len(states)]))
     return make(scan, (*states, *sequences, *shared),

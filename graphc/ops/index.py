@@ -4,11 +4,9 @@ from __future__ import annotations
 import numpy as np
 
 from graphc.errors import DTypeError, RuleError
-from graphc.ir.dims import name
-from graphc.ir.op import REQUIRED, Host, Index, Kind, Op
+from graphc.ir.op import REQUIRED, Index, Kind, Op
 from graphc.ir.types import TensorType, int64
 from graphc.ops.define import as_samples, sample
-from graphc.ops.samples import integer
 
 
 def _iota_type(*, shape, axis, dtype):
