@@ -8,7 +8,7 @@ depends on rows of sequences, else it is the same in all iterations. Three moves
 - sink: a product of a carried value and one that stays, which is only stacked, is taken of the stacked factor after the loop;
 - sum: a loop variable to which each iteration adds a product, or the sum of a value, becomes one product (sum) after the loop.
 
-So the time steps of a recurrent layer keep one product, that of the state, and its weights' gradients are one product each.
+What stays of a loop's products is read in order: see `straighten`. So the time steps of a recurrent layer keep one product, that of the state, and its weights' gradients are one product each.
 """
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from graphc.ir.node import GROUP, RESULT, Node, input_node, make
 from graphc.ir.op import Kind
 from graphc.ops.contract import contract
 from graphc.ops.elementwise import add
-from graphc.ops.movement import reshape_to
+from graphc.ops.movement import reshape_to, transpose_to
 from graphc.ops.reduce import reduce_sum
 from graphc.passes.manager import graph_pass
 from graphc.passes.rewrite import constant_number
@@ -82,10 +82,10 @@ class _Loop:
         for k in range(len(self.states)):
             self.sum(k)
         self.lift()
-        self.classify()
         for later in self.results:
             if not later.is_state:
                 self.sink(later)
+        self.straighten()
         return self.build()
 
     def stack(self, node: Node) -> int:
@@ -113,7 +113,6 @@ class _Loop:
 
     def lift(self) -> None:
         """Products of values that are not carried go before the loop."""
-        self.classify()
         outside: dict[Node, Node | None] = dict(zip((*self.rows, *self.same), (*self.sequences, *self.shared), strict=True))
         new: dict[Node, Node] = {}
         for node in topological((*self.new, *self.stacked)):
@@ -124,10 +123,36 @@ class _Loop:
                     new[node] = input_node("", node.type, location=node.location)
                     self.rows.append(new[node])
                     self.sequences.append(made)
+        self.replace(new)
+
+    def replace(self, new: dict[Node, Node]) -> None:
+        """Put other nodes in the place of some in the body."""
         if new:
             inputs = tuple(n for n in topological((*self.new, *self.stacked)) if n.op.kind is Kind.INPUT)
             outputs = substitute(Graph("body", inputs, (*self.new, *self.stacked)), new).outputs
             self.new, self.stacked = list(outputs[:len(self.new)]), list(outputs[len(self.new):])
+            self.classify()
+
+    def straighten(self) -> None:
+        """A factor that stays is transposed before the loop where a product in it would read it across, in each iteration."""
+        new: dict[Node, Node] = {}
+        for node in topological((*self.new, *self.stacked)):
+            attrs = self.product(node, summed=False) if node.op.kind is Kind.CONTRACT and node in self.carried else None
+            if attrs is None or node.type.rank == 0:
+                continue
+            labels = [attrs["a_labels"].removeprefix("a"), attrs["b_labels"].removeprefix("a")]
+            inputs, last = list(node.inputs), attrs["out_labels"][-1]
+            for side, own in enumerate(labels):
+                if inputs[side] in self.same and last in own[:-1]:
+                    labels[side] = own.replace(last, "") + last
+                    perm = tuple(own.index(x) for x in labels[side])
+                    self.shared.append(transpose_to(self.shared[self.same.index(inputs[side])], perm=perm))
+                    inputs[side] = input_node("", self.shared[-1].type, location=node.location)
+                    self.same.append(inputs[side])
+            if tuple(inputs) != node.inputs:
+                new[node] = make(contract, tuple(inputs), {"a_labels": labels[0], "b_labels": labels[1],
+                                                           "out_labels": attrs["out_labels"][1:]}, location=node.location)
+        self.replace(new)
 
     def for_all(self, node: Node, outside: dict[Node, Node | None]) -> Node | None:
         """A value of all iterations, with an axis in front when it is along; None where there is no rule for it."""
