@@ -14,7 +14,7 @@ from graphc.ir.dims import Size
 from graphc.ir.node import CONSTANT, INPUT, Node
 from graphc.ir.op import Array
 from graphc.ir.types import TensorType
-from graphc.passes.regions import Region, Source, contiguous
+from graphc.passes.regions import MOVEMENT, Region, Source, contiguous, part_places, source_of
 
 
 def stand_in(type_: TensorType) -> Node:
@@ -58,24 +58,18 @@ def fill_call(type_: TensorType, number, written: Buffer, line=None) -> Call:
     return copy_call("fill", stand_in(type_), Source(literal, (0,) * type_.rank, 0), None, written, line=line)
 
 
-def assemble_calls(node: Node, buffers: Mapping[Node, Buffer]) -> list[Call]:
-    """The fill and the copies of an ASSEMBLE node."""
-    rule, types = node.op.rule, tuple(i.type for i in node.inputs)
+def assemble_calls(node: Node, buffers: Mapping[Node, Buffer], inside=frozenset(), computed=frozenset()) -> list[Call]:
+    """The fill and the copies of an ASSEMBLE node in a region of the nodes `inside`, which stores what is `computed` itself."""
     calls = []
-    fill = rule.fill(node.attrs)
+    fill = node.op.rule.fill(node.attrs)
     if fill is not None:
         calls.append(fill_call(node.type, fill, buffers[node], node.location))
-    strides = contiguous(node.type.shape)
-    for source, where in zip(node.inputs, rule.parts(types, node.type, node.attrs), strict=True):
-        offset: Size = 0
-        over: list[Size] = [0] * source.type.rank
-        for a, axis in enumerate(where.axes):
-            offset = offset + strides[a] * where.offsets[a]
-            if axis is not None:
-                over[axis] = strides[a] * where.steps[a]
-        # A constant of one element has no memory: it is a literal.
-        calls.append(copy_call(node.op.name, stand_in(source.type), Source(source, contiguous(source.type.shape), 0),
-                               buffers.get(source), buffers[node], (tuple(over), offset), node.location))
+    for source, place in zip(node.inputs, part_places(node), strict=True):
+        if source not in computed:
+            memory = source_of(source, lambda n: n in inside and n.op.kind in MOVEMENT)
+            # A constant of one element has no memory: it is a literal.
+            calls.append(copy_call(node.op.name, stand_in(source.type), memory, buffers.get(memory.node), buffers[node], place,
+                                   node.location))
     return calls
 
 

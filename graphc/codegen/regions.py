@@ -65,8 +65,14 @@ def region_calls(node: Node, inputs: dict[Node, Buffer], outputs: list[Buffer], 
         product = analyse_product(order, members, body.outputs, anchor)
         return ContractLowering(body.name, product, inside, buffers, target, node.location).calls()
     last = members[-1]
-    if last.op.kind is Kind.ASSEMBLE:
-        return assemble_calls(last, buffers)
+    assembly = next((n for n in members if n.op.kind is Kind.ASSEMBLE), None)
+    if assembly is not None:
+        computed = [i for i in assembly.inputs if i in inside and i.op.kind in COMPUTED]
+        calls = assemble_calls(assembly, buffers, inside, computed)
+        if computed:
+            buffers |= dict.fromkeys(computed, buffers[assembly])
+            calls += LoopLowering(body.name, analyse(order, members, body.outputs), buffers, node.location).calls()
+        return calls
     if last.op.kind is Kind.SCATTER:
         return scatter_calls(last, buffers)
     if not any(n.op.kind in COMPUTED for n in members):

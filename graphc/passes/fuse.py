@@ -98,6 +98,7 @@ class _Fuser:
         self.join_all(plain=False)  # what did not fit at first may fit a group that has grown a reduction since
         self.join_prologues()
         self.join_siblings()
+        self.join_assemblies()
 
     def join_all(self, plain: bool) -> None:
         """Let every node join its producers; with `plain`, only where neither side reduces or contracts."""
@@ -127,6 +128,34 @@ class _Fuser:
                 for second in found[1:]:
                     if second is not found[0] and all(g.anchor is None for g in (found[0], second)):
                         self.try_join(found[0], second)
+
+    def join_assemblies(self) -> None:
+        """What computes the parts of an assembled tensor, and these for nothing else, stores them where they belong."""
+        for node in self.order:
+            if node.op.kind is not Kind.ASSEMBLE or node not in self.group:
+                continue
+            groups = [self.group[i] for i in node.inputs if i in self.group]
+            for group in sorted(dict.fromkeys(groups), key=groups.count, reverse=True):
+                if self.stores_parts(group, node):
+                    group.nodes.add(node)
+                    group.can_grow = True
+                    self.group[node] = group
+                    break
+
+    def stores_parts(self, group: _Group, node: Node) -> bool:
+        """Whether a group can store the parts that it computes of an assembled tensor."""
+        if not group.is_plain or any(n.op.kind is Kind.ASSEMBLE for n in group.nodes):
+            return False
+        parts = [i for i in node.inputs if self.root(i) in group.nodes]
+        alone = all(i not in self.outputs and all(u is node or u in group.nodes for u in self.users[i]) for i in parts)
+        if not alone or len(set(parts)) != len(parts) or any(i not in group.nodes for i in parts):
+            return False
+        nodes = group.nodes | {node}
+        try:
+            self.region(nodes, None)
+        except NotARegion:
+            return False
+        return not self.has_way_outside(nodes)
 
     def try_join(self, first: _Group, second: _Group) -> None:
         why = self.obstacle(first, second)
@@ -172,7 +201,7 @@ class _Fuser:
         """`nodes` and the views and moves before them, as far back as loads can be composed."""
         members = set(nodes)
         for node in list(members):
-            for source in node.inputs:
+            for source in node.inputs if node.op.kind is not Kind.ASSEMBLE else ():
                 chain = [source]
                 while chain[-1].op.kind in MOVEMENT:
                     chain.append(chain[-1].inputs[0])

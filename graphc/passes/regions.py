@@ -142,10 +142,34 @@ def analyse(order: Sequence[Node], members: Iterable[Node], outputs: Sequence[No
         raise NotARegion("nothing to compute")
     placer = _Placer(nodes, inside, anchor)
     placer.run()
-    region = Region(nodes, placer.sizes, placer.placement, placer.reduced(), placer.loads(), tuple(outputs))
-    _check_outputs(region, outputs)
+    stores = part_stores(inside, nodes)
+    found = (*(o for o in outputs if o.op.kind is not Kind.ASSEMBLE), *stores)
+    region = Region(nodes, placer.sizes, placer.placement, placer.reduced(), placer.loads(), found, stores=stores)
+    _check_outputs(region, found)
     _phases(region)
     return region
+
+
+def part_places(node: Node) -> list[tuple[tuple[Size, ...], Size]]:
+    """(strides, offset) of each input's elements in the result of an ASSEMBLE node."""
+    whole = contiguous(node.type.shape)
+    found = []
+    for source, where in zip(node.inputs, node.op.rule.parts(tuple(i.type for i in node.inputs), node.type, node.attrs),
+                             strict=True):
+        offset: Size = 0
+        strides: list[Size] = [0] * source.type.rank
+        for a, axis in enumerate(where.axes):
+            offset = offset + whole[a] * where.offsets[a]
+            if axis is not None:
+                strides[axis] = whole[a] * where.steps[a]
+        found.append((tuple(strides), offset))
+    return found
+
+
+def part_stores(inside, nodes) -> dict[Node, tuple[tuple[Size, ...], Size]]:
+    """Where the computed nodes of a region that an ASSEMBLE node in it takes are stored: in its result."""
+    return {source: place for node in inside if node.op.kind is Kind.ASSEMBLE
+            for source, place in zip(node.inputs, part_places(node), strict=True) if source in nodes}
 
 
 class _Placer:
