@@ -38,7 +38,7 @@ LAYER_OF = {"__init__": "names", "session": "session", "compiler": "session", "c
 IMPORTS = {
     "passes/differentiate.py": ("zeros_like add connected broadcast_to reshape_to reduce_sum", "gradients are added up"),
     "passes/resolve_state.py": ("add subtract read write", "assign_add becomes a sum, and a variable's state a value"),
-    "passes/loops.py": ("contract add reshape_to transpose_to reduce_sum", "products of all iterations at once, and their sums"),
+    "passes/loops.py": ("contract add reshape_to transpose_to reduce_sum", "all iterations' products at once, and their sums"),
     "passes/simplify.py": ("add concat_values", "gradients of slices, added up, are put side by side"),
     "passes/rewrite.py": ("broadcast_to CLASSES", "a result gets the shape of what it replaces"),
     "passes/thin_products.py": ("multiply reshape_to transpose_to reduce_sum cast", "a thin product becomes a sum of products"),
