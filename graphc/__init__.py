@@ -47,6 +47,7 @@ from graphc.functions.math import (
     sinh, sqrt, square, squared_difference, stop_gradient, subtract, tan, tanh, to_bfloat16, to_double, to_float, to_int32,
     to_int64, truediv, trunc, truncatediv, where, where_v2, xdivy, xlogy,
 )
+from graphc.functions.python import Assert, Print, numpy_function, py_func
 from graphc.functions.random import (
     random_normal, random_uniform, set_random_seed, truncated_normal,
 )
@@ -54,6 +55,9 @@ from graphc.functions.ranges import lin_space, linspace, range
 from graphc.functions.reduce import (
     arg_max, arg_min, argmax, argmin, count_nonzero, reduce_all, reduce_any, reduce_euclidean_norm,
     reduce_logsumexp, reduce_max, reduce_mean, reduce_min, reduce_prod, reduce_std, reduce_sum, reduce_variance,
+)
+from graphc.functions.selection import (
+    boolean_mask, dynamic_partition, setdiff1d, unique, unique_with_counts,
 )
 from graphc.initializers import (
     constant_initializer, glorot_normal_initializer, glorot_uniform_initializer, ones_initializer,

@@ -21,7 +21,7 @@ from graphc.cli.picture import picture
 from graphc.cli.stages import PASSES, Stages
 from graphc.cli.svg import svg
 from graphc.ir.container import detached
-from graphc.ir.graph import Graph
+from graphc.ir.graph import Graph, is_required
 from graphc.ir.node import input_node, make
 from graphc.ir.op import OPS, Kind
 from graphc.ir.parser import parse
@@ -364,7 +364,8 @@ def test_every_op_passes_every_stage(op):
         node = make(op, inputs, op.samples[0].attrs)
     outputs = (node,) if not isinstance(node.type, tuple) else tuple(
         make(OPS["result"], (node,), {"index": k}) for k in range(len(node.type)))
-    stages = Stages(Loaded(Path("sample.graph"), Graph("sample", inputs, outputs)))
+    graph = Graph("sample", inputs, outputs, (), tuple(n for n in (node,) if is_required(n)))
+    stages = Stages(Loaded(Path("sample.graph"), graph))
     for name in stages.names():
         assert stage_text(stages, name)
         json.dumps(stage_record(stages, name), allow_nan=False)

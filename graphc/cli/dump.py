@@ -19,7 +19,7 @@ from graphc.codegen.plan import Plan, Record
 from graphc.errors import Location
 from graphc.ir.graph import Graph, named
 from graphc.ir.node import Node
-from graphc.ir.op import Array
+from graphc.ir.op import Array, PythonFunction
 from graphc.ir.printer import SMALL, large_constants
 from graphc.ir.types import DType, TensorType, type_text
 
@@ -180,7 +180,7 @@ def _value(value) -> Any:
         return bool(value)
     if value is None or isinstance(value, str):
         return value
-    return _size(value)
+    return value.name if isinstance(value, PythonFunction) else _size(value)
 
 
 def _size(size) -> int | str:

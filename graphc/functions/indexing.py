@@ -5,6 +5,7 @@ import numpy as np
 
 from graphc.errors import ArgumentError, ShapeError, report
 from graphc.functions.fed import slice_bounds
+from graphc.functions.selection import boolean_mask
 from graphc.functions.sizes import as_size, is_fed, known_sizes
 from graphc.ir import dims
 from graphc.ir.dims import Size
@@ -69,12 +70,14 @@ def position(at: Size, size: Size, x: Node, axis: int) -> tuple[Size, int, Size]
 
 def getitem(x, key, name: str | None = None) -> Node:
     """`x[key]` as in NumPy: ints, slices, None (a new axis), `...`, scalar tensors, and at most one tensor or list of
-    integers with axes.
+    integers with axes; or a mask of bools alone (see `boolean_mask`).
 
     Raises ShapeError for an int out of range and for too many indices, ArgumentError for what is no index. A named axis
     is checked when it is bound; an index tensor is checked when it runs, and its indices count from the front only.
     """
     x = as_node(x)
+    if is_tensor(key) and as_node(key).dtype.is_bool or isinstance(key, np.ndarray) and key.dtype == bool:
+        return boolean_mask(x, key, name or "boolean_mask")
     keys = _expanded(x, key)
     walks: list[tuple[Size, int, Size]] = []
     shape: list[Size] = []   # of the result, without the tensor index
@@ -134,7 +137,7 @@ def _indices(item, x: Node) -> Node:
     node = as_node(item)
     if node.dtype.is_bool:
         raise report(ArgumentError, f"{WHAT}: a mask of bools", [("x", x.describe()), ("mask", node.describe())],
-                     "the size of the result depends on values: boolean_mask comes in a later version of graphc")
+                     "a mask stands alone: x[mask]", "use graphc.boolean_mask(x, mask, axis=...)")
     return node
 
 

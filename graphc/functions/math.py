@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from graphc.errors import ArgumentError, DTypeError, report
+from graphc.functions.selection import positions
 from graphc.ir.node import OPERATORS, Node, as_node, dtype_of, is_tensor
 from graphc.ir.op import Op
 from graphc.ir.types import DType, as_dtype, bfloat16, float32, float64, int32, int64
@@ -221,11 +222,12 @@ def where(condition, x=None, y=None, name=None) -> Node:
 
     As in TensorFlow 1, a condition of rank 1 picks rows of an x of higher rank; otherwise all three broadcast. Where a
     side is NaN or infinite in value or slope although not taken, its gradient may be NaN: see `safe_where`.
-    Raises ArgumentError without x and y: the coordinates of true elements come in a later version.
+    Without x and y: the coordinates of the true elements, in order, int64 of shape (how many, rank).
     """
+    if x is None and y is None:
+        return positions(condition, name)
     if x is None or y is None:
-        raise report(ArgumentError, "where: it takes x and y",
-                     rule="where(condition), which gives coordinates, comes in a later version of graphc")
+        raise report(ArgumentError, "where: it takes x and y, or neither")
     condition = as_node(condition)
     x, y = _pair(x, y, "where")
     rank = max(x.type.rank, y.type.rank)
@@ -235,9 +237,9 @@ def where(condition, x=None, y=None, name=None) -> Node:
 
 
 def where_v2(condition, x=None, y=None, name=None) -> Node:
-    """x where `condition` (bool) is true, y elsewhere; all three broadcast as in NumPy."""
+    """x where `condition` (bool) is true, y elsewhere; all three broadcast as in NumPy. Without x and y: see `where`."""
     if x is None or y is None:
-        return where(condition, x, y)
+        return where(condition, x, y, name)
     return compare.select(condition, *_pair(x, y, "where"), name=name)
 
 

@@ -231,6 +231,17 @@ class Op:
 OPS: dict[str, Op] = {}
 
 
+@dataclass(frozen=True, eq=False)
+class PythonFunction:
+    """A Python function as an attribute. Texts hold only its name: a graph that was read from a text cannot call it."""
+
+    function: Callable
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class Array:
     """A constant's value: a read-only array that compares and hashes by content."""
 

@@ -8,7 +8,7 @@ import numpy as np
 from graphc.ir.dims import Dim
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
-from graphc.ir.op import Array, Kind
+from graphc.ir.op import Array, Kind, PythonFunction
 from graphc.ir.types import DType, TensorType, bfloat16, type_text
 
 _WORD = re.compile(r"[A-Za-z_.][A-Za-z0-9_.\-/]*\Z")
@@ -95,6 +95,8 @@ def attribute_text(value) -> str:
         return "(" + ", ".join(attribute_text(v) for v in value) + ("," if len(value) == 1 else "") + ")"
     if isinstance(value, DType | TensorType | Dim):
         return str(value)
+    if isinstance(value, PythonFunction):
+        value = value.name
     if isinstance(value, str):
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
     if isinstance(value, bool | np.bool_):
