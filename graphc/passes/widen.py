@@ -12,7 +12,7 @@ from graphc.passes.manager import graph_pass
 ACCUMULATING = (Kind.REDUCE, Kind.SCATTER)  # a contraction's tile does it by itself
 
 
-@graph_pass(needs=["pure"])
+@graph_pass(needs=["pure"], nested=True)
 def widen(graph: Graph) -> Graph:
     """Put each node that accumulates floats of 16 bits between casts: an accumulator of 16 bits would overflow and would lose
     small terms. In a kernel the first cast costs nothing, the second one is the only rounding.
