@@ -4,8 +4,10 @@ Built and loaded once per process, on first use (`engine()`).  The native functi
 they build on each other: gates, barrier, a thread's share of a run, the worker loop, a run, the entry of a bound call.
 """
 import ctypes
+import platform
 
 from graphc.runtime.layout import (
+    INTERRUPTED,
     AccessWord,
     ArgumentFlag,
     ArgumentWord,
@@ -13,6 +15,8 @@ from graphc.runtime.layout import (
     ErrorWord,
     FrameWord,
     GateWord,
+    LoopWord,
+    MoveWord,
     PoolWord,
     RecordFlag,
     RecordWord,
@@ -22,6 +26,7 @@ from graphc.runtime.loader import load_objects, once, optimised_object
 from graphc.runtime.native import BYTES, External, Global, native, native_inline, native_module
 
 TRIAL_RUNS, WARM_UP, TRIAL_PERIOD = 8, 2, 512   # runs of each kind in a trial, of them not timed, runs between trials
+PATIENCE = 1 << 27 if platform.machine().lower() in ("x86_64", "amd64") else 1 << 20    # clock ticks: 50 ms or less
 
 # Byte offsets in CPython's and NumPy's objects; `driver.check_array_layout` compares them with a real array.
 TYPE_OF_OBJECT = 8
@@ -35,6 +40,9 @@ START_POOL = Global("start_pool")       # address of `void (*)(void)` that sets 
 PY_LONG = External("PyLong_FromLong", 1)
 SAVE_THREAD = External("PyEval_SaveThread", 0)
 RESTORE_THREAD = External("PyEval_RestoreThread", 1)
+GIL_ENSURE = External("PyGILState_Ensure", 0)
+GIL_RELEASE = External("PyGILState_Release", 1)
+INTERRUPT_OCCURRED = External("PyOS_InterruptOccurred", 0)
 SCHED_YIELD = External("sched_yield", 0)
 MUTEX_INIT = External("pthread_mutex_init", 2)
 MUTEX_LOCK = External("pthread_mutex_lock", 1)
@@ -43,7 +51,7 @@ CONDITION_INIT = External("pthread_cond_init", 2)
 CONDITION_WAIT = External("pthread_cond_wait", 2)
 CONDITION_BROADCAST = External("pthread_cond_broadcast", 1)
 
-PYTHON_SYMBOLS = [PY_LONG, SAVE_THREAD, RESTORE_THREAD]
+PYTHON_SYMBOLS = [PY_LONG, SAVE_THREAD, RESTORE_THREAD, GIL_ENSURE, GIL_RELEASE, INTERRUPT_OCCURRED]
 LIBC_SYMBOLS = [SCHED_YIELD, MUTEX_INIT, MUTEX_LOCK, MUTEX_UNLOCK, CONDITION_INIT, CONDITION_WAIT, CONDITION_BROADCAST]
 
 
@@ -96,22 +104,73 @@ def failed(c, frame):
 
 
 @native
-def barrier(c, frame, pool, threads, target):
+def barrier(c, frame, pool, threads, target, record):
     """Waits until all threads are here: the phase gate reaches `target`.
 
     The last to arrive decides for all whether the run stops: when each looked for itself, a fast thread's next kernel
-    could set the error slot before a slow one has looked.  STOP holds until all are at the next barrier.
+    could set the error slot before a slow one has looked.  STOP holds until all are at the next barrier.  It also
+    turns the loop whose LOOP or NEXT `record` is (0: none), while nobody looks at the loop's words.
     """
     with c.if_else(c.atomic_add(pool.at(PoolWord.ARRIVED), 1) == threads - 1) as (last, others):
         with last:
             c.atomic_store(pool.at(PoolWord.ARRIVED), 0)
             pool[PoolWord.STOP] = failed(c, frame)
+            with c.if_(record != 0):
+                turn(c, record)
             advance(c, pool.at(PoolWord.PHASE))
         with others:
             reach(c, pool, pool.at(PoolWord.PHASE), target)
 
 
+# Loops.  All threads walk the same records and decide alike: what they decide by changes only while all of them meet.
+
+ITERATION = 0x5851F42D4C957F2D      # as in `ir.interpreter.iteration_number`
+
+
+@native
+def turn(c, record):
+    """Starts a loop, or its next iteration: counts, numbers the random ops' run, and moves the addresses of rows."""
+    table = record[RecordWord.TABLE]
+    counter = table[LoopWord.COUNT]
+    count = c.variable(0)
+    with c.if_((record[RecordWord.FLAGS] & RecordFlag.LOOP) == 0):
+        count.value = counter[0] + 1
+    counter[0] = count.value
+    with c.if_(count.value < table[LoopWord.LIMIT]):        # else there is no such row
+        row = (table[LoopWord.REVERSE] != 0).choose(table[LoopWord.LIMIT] - 1 - count.value, count.value)
+        table[LoopWord.RUN][0] = table[LoopWord.PARENT][0] * ITERATION + row + 1
+        move = c.variable(table.at(LoopWord.SIZE))
+        with c.count(table[LoopWord.MOVES]):
+            now = move.value
+            now[MoveWord.PLACE][0] = now[MoveWord.BASE] + row * now[MoveWord.STEP]
+            move.value = now.at(MoveWord.SIZE)
+
+
+def goes_on(record):
+    """Whether the loop of a LOOP or NEXT has another iteration."""
+    table = record[RecordWord.TABLE]
+    return table[LoopWord.COUNT][0] < table[LoopWord.LIMIT]
+
+
+@native
+def heed_user(c, frame):
+    """Sets the error slot when Ctrl-C was pressed; looks only now and then, since it takes Python's lock."""
+    now = c.clock()
+    with c.if_(now - frame[FrameWord.LOOKED] > PATIENCE, likely=False):
+        frame[FrameWord.LOOKED] = now
+        lock = GIL_ENSURE(c)
+        error = frame[FrameWord.ERROR]
+        with c.if_((INTERRUPT_OCCURRED(c) & 0xFFFFFFFF) != 0), c.if_(c.take(error.at(ErrorWord.STATE))):
+            error[ErrorWord.RECORD] = INTERRUPTED
+        GIL_RELEASE(c, lock)
+
+
 # A run: the share of each thread, then the two ways to run a frame.
+
+CONTROL = RecordFlag.LOOP | RecordFlag.NEXT | RecordFlag.UNLESS | RecordFlag.JUMP | RecordFlag.MEET
+TURNS = RecordFlag.LOOP | RecordFlag.NEXT
+STOPS = RecordFlag.MAY_FAIL | TURNS
+
 
 @native
 def play(c, frame, pool, thread, threads):
@@ -120,27 +179,71 @@ def play(c, frame, pool, thread, threads):
     with c.if_(threads > 1):
         # It cannot move on before this thread has been at the first barrier.
         phase.value = c.atomic_load(pool.at(PoolWord.PHASE + GateWord.COUNT))
-    record = c.variable(frame[FrameWord.RECORDS])
-    with c.count(frame[FrameWord.RECORD_COUNT]) as number:
-        now = record.value
-        flags = now[RecordWord.FLAGS]
-        serial = (flags & RecordFlag.SERIAL) != 0
-        with c.if_((thread == 0) | ((flags & RecordFlag.SERIAL) == 0)):
-            c.call_address(now[RecordWord.KERNEL], now[RecordWord.TABLE], thread, serial.choose(1, threads))
-        with c.if_((flags & (RecordFlag.BARRIER | RecordFlag.MAY_FAIL)) != 0):
-            stop = c.variable(0)
-            with c.if_else(threads > 1) as (team, alone):
-                with team:
-                    phase.value = phase.value + 1
-                    barrier(c, frame, pool, threads, phase.value)
-                    stop.value = pool[PoolWord.STOP]
-                with alone:
-                    stop.value = failed(c, frame)
-            with c.if_(((flags & RecordFlag.MAY_FAIL) != 0) & (stop.value != 0), likely=False):
-                with c.if_(thread == 0):
-                    frame[FrameWord.STOPPED_AT] = number
-                c.return_()
-        record.value = now.at(RecordWord.SIZE)
+    team = c.variable(threads)      # threads that meet: 1 while thread 0 runs a loop by itself
+    end = c.variable(0)             # where it meets the others after that
+    following = c.variable(0)
+    with c.loop() as loop:
+        number = following.value
+        loop.leave_if(number >= frame[FrameWord.RECORD_COUNT])
+        following.value = number + 1
+        record = frame[FrameWord.RECORDS].at(number * RecordWord.SIZE)
+        flags = c.variable(record[RecordWord.FLAGS])
+        with c.if_else((flags.value & CONTROL) == 0) as (call, control):
+            with call:
+                serial = (flags.value & RecordFlag.SERIAL) != 0
+                with c.if_((thread == 0) | ((flags.value & RecordFlag.SERIAL) == 0)):
+                    c.call_address(record[RecordWord.KERNEL], record[RecordWord.TABLE], thread,
+                                   serial.choose(1, team.value))
+            with control:
+                branch(c, record, thread, threads, flags, team, end, following)
+        with c.if_((flags.value & (RecordFlag.BARRIER | STOPS)) != 0):
+            meet(c, frame, pool, thread, threads, number, record, flags, phase, team, end, following)
+
+
+def branch(c, record, thread, threads, flags, team, end, following):
+    """The part of a control record before threads meet."""
+    target = record[RecordWord.TARGET]
+    with c.if_((flags.value & RecordFlag.UNLESS) != 0), c.if_(record[RecordWord.TABLE][0].byte_at(0) == 0):
+        following.value = target
+    with c.if_((flags.value & RecordFlag.JUMP) != 0):
+        following.value = target
+    with c.if_((flags.value & RecordFlag.SERIAL) != 0):
+        with c.if_((flags.value & RecordFlag.MEET) != 0):
+            team.value = threads
+        with c.if_(((flags.value & RecordFlag.LOOP) != 0) & (team.value > 1)):
+            end.value = target
+            team.value = 1
+            with c.if_(thread != 0):
+                team.value = threads
+                following.value = target
+                flags.value = 0
+
+
+def meet(c, frame, pool, thread, threads, number, record, flags, phase, team, end, following):
+    """All threads meet; a loop turns, a failed run stops."""
+    stop = c.variable(0)
+    turns = (flags.value & TURNS) != 0
+    with c.if_(((flags.value & RecordFlag.NEXT) != 0) & (thread == 0)):
+        heed_user(c, frame)
+    with c.if_else(team.value > 1) as (together, alone):
+        with together:
+            phase.value = phase.value + 1
+            barrier(c, frame, pool, threads, phase.value, turns.choose(record, 0))
+            stop.value = pool[PoolWord.STOP]
+        with alone:
+            stop.value = failed(c, frame)
+            with c.if_(turns):
+                turn(c, record)
+    with c.if_(turns):
+        starts = (flags.value & RecordFlag.LOOP) != 0
+        with c.if_(goes_on(record) ^ starts):
+            following.value = record[RecordWord.TARGET]
+    with c.if_(((flags.value & STOPS) != 0) & (stop.value != 0), likely=False):
+        with c.if_(team.value == threads):
+            with c.if_(thread == 0):
+                frame[FrameWord.STOPPED_AT] = number
+            c.return_()
+        following.value = end.value     # where the others wait, and stop with this thread
 
 
 def mailbox(pool, worker):
@@ -257,6 +360,7 @@ def run_taken(c, frame, threads):
     pool = POOL.address(c)[0]
     alone = c.variable(1)
     start = c.clock()
+    frame[FrameWord.LOOKED] = start
     with c.if_((threads > 1) & (pool != 0) & (team_pays(c, frame) != 0)):
         size = pool[PoolWord.THREADS]
         team = (threads < size).choose(threads, size)

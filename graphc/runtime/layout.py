@@ -28,6 +28,7 @@ class FrameWord(IntEnum):
     ALONE_TIME = 19      # clock ticks of its runs without
     WRITES = 20          # not 0: the run writes variables
     BUSY_AT = 21         # address of the word that says `Busy`: BUSY, unless frames share an arena and so a word
+    LOOKED = 22          # clock at which a loop last looked whether the user wants to stop
     SIZE = 24
 
 
@@ -50,29 +51,60 @@ class Busy(IntEnum):
 
 
 class RecordWord(IntEnum):
-    """One kernel call: `void kernel(int64 *table, int64 thread, int64 threads)`."""
+    """One kernel call: `void kernel(int64 *table, int64 thread, int64 threads)`; or a step of control flow."""
 
     KERNEL = 0           # address of the kernel
-    TABLE = 1            # address of its argument table, passed as it is
+    TABLE = 1            # address of its argument table, passed as it is; of a loop's table, by `LoopWord`
     FLAGS = 2            # `RecordFlag`
-    SPARE = 3
+    TARGET = 3           # number of the record that control flow may go to
     SIZE = 4
 
 
 class RecordFlag(IntFlag):
-    SERIAL = 1           # thread 0 alone calls the kernel, as thread 0 of 1
+    """SERIAL to MAY_FAIL go with any record; a record with one of the others calls no kernel."""
+
+    SERIAL = 1           # thread 0 alone calls the kernel, as thread 0 of 1. LOOP: it runs the whole loop, to the MEET at TARGET
     BARRIER = 2          # all threads meet after this record
     MAY_FAIL = 4         # all threads meet, and the run stops here if the error slot is set
+    LOOP = 8             # all meet, the loop starts; go to TARGET if there is nothing to do
+    NEXT = 16            # all meet, the loop's next iteration starts; go to TARGET, or on after the last one
+    UNLESS = 32          # go to TARGET if the byte at the address in TABLE[0] is 0
+    JUMP = 64            # go to TARGET
+    MEET = 128           # only a place to meet. SERIAL: thread 0 comes here from the loop that it ran by itself
+
+
+class LoopWord(IntEnum):
+    """A loop's table. The row of an iteration is its number, or, in reverse, counts down to 0."""
+
+    COUNT = 0            # address of a word: iterations that have ended
+    LIMIT = 1            # most iterations
+    REVERSE = 2          # not 0: rows count down
+    PARENT = 3           # address of the run number outside of the loop
+    RUN = 4              # address of a word: the run number of an iteration, as `ir.interpreter.iteration_number` says
+    MOVES = 5            # number of `MoveWord` entries, which follow
+    SIZE = 6
+
+
+class MoveWord(IntEnum):
+    """A word that an iteration changes to base + row * step: the address of a row."""
+
+    PLACE = 0            # address of the word
+    BASE = 1
+    STEP = 2
+    SIZE = 3
 
 
 class ErrorWord(IntEnum):
     """What the first failing kernel reports.  The driver clears STATE before a run and only reads it afterwards."""
 
     STATE = 0            # 0 = no error; otherwise any number that the compiler chose
-    RECORD = 1
+    RECORD = 1           # number of the failure; `INTERRUPTED`: a loop was stopped by the user
     INDEX = 2
     VALUE = 3
     SIZE = 4
+
+
+INTERRUPTED = -1
 
 
 class ArgumentWord(IntEnum):

@@ -84,6 +84,11 @@ class Word:
         value = self.code.builder.load((self + offset).pointer(kind))
         return Word(self.code, self.code.builder.sext(value, WORD))
 
+    def byte_at(self, offset):
+        """The byte that lies `offset` bytes further on, 0 to 255."""
+        value = self.code.builder.load((self + offset).pointer(ir.IntType(8)))
+        return Word(self.code, self.code.builder.zext(value, WORD))
+
 
 class Condition:
     """True or false, known when the code runs."""
@@ -97,6 +102,9 @@ class Condition:
 
     def __or__(self, other):
         return Condition(self.code, self.code.builder.or_(self.value, other.value))
+
+    def __xor__(self, other):
+        return Condition(self.code, self.code.builder.xor(self.value, other.value))
 
     def choose(self, yes, no):
         """`yes` if true, else `no`; both are evaluated."""
