@@ -1,8 +1,8 @@
 """`Program`: what a session runs and what can be kept on disk. Numbers, texts, arrays and object code; no graph, no compiler.
 
 Its words, one for each argument of each kernel call, say what the argument is: "feed 0", "variable 2", "constant 1",
-"output 0", "slot 3" (a part of the arena), "run" (address of the run number), "error" (address of the error slot), or
-"= expression of dims" (a size).
+"output 0", "slot 3" (a part of the arena), "run" (address of the run number), "error" (address of the error slot),
+"row" (an address that a loop changes), "place 4 1" (the address of word 1 of record 4), or "= expression of dims" (a size).
 """
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from graphc.errors import ParseError, report
 
-FORMAT = 1
+FORMAT = 2
 MAGIC = b"graphc-program\n"
 
 
@@ -52,7 +52,13 @@ class FailureSpec:
 
 @dataclass(frozen=True)
 class RecordSpec:
-    """One kernel call. `work`: operations, a dim text; `dense`: they are multiply-adds of a contraction."""
+    """One kernel call. `work`: operations, a dim text; `dense`: they are multiply-adds of a contraction; `repeats`: how
+    often a run calls it, about.
+
+    kind    other than "call": a step of control flow, as the flags of runtime.layout.RecordFlag say. Then `words` is the table
+            of a "loop" (LoopWord), or the address of the bool that an "unless" reads.
+    target  the number of the record to go to. A "next" goes to the one after its loop.
+    """
 
     symbol: str
     words: tuple[str, ...]
@@ -62,6 +68,9 @@ class RecordSpec:
     work: str
     dense: bool
     location: str = ""
+    kind: str = "call"
+    target: int = 0
+    repeats: str = "1"
 
 
 @dataclass(frozen=True)

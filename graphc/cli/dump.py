@@ -13,9 +13,10 @@ import numpy as np
 from graphc.cli.load import load, note
 from graphc.cli.stages import GRAPHS, PASSES, STAGES, Stages
 from graphc.codegen.build import emit
+from graphc.codegen.control import root
 from graphc.codegen.kernel import Kernel, kernel_text
 from graphc.codegen.lower import Buffer
-from graphc.codegen.plan import Plan, Record
+from graphc.codegen.plan import Control, Plan, Record
 from graphc.errors import Location
 from graphc.ir.graph import Graph, named
 from graphc.ir.node import Node
@@ -102,12 +103,37 @@ def _program_text(graph: Graph, plan: Plan, kernels: list[Kernel]) -> str:
     lines = [f"program {graph.name}({', '.join(f'{i.name}: {i.type}' for i in graph.inputs)}) {{"]
     lines += [f"  arena slot {k}: {size} bytes" for k, size in enumerate(plan.slots)]
     for number, record in enumerate(plan.records):
-        call = record.call
-        lines.append(f"  {number}: kernel {kernels.index(call.kernel)} {call.kernel.name}("
-                     + ", ".join(_argument(record, b, plan.slot_of.get(plan.aliases.get(b, b))) for b in call.buffers)
-                     + f")  {call.operations} operations" + (f"  # {call.location}" if call.location else ""))
-        lines += ["  -- all threads meet"] if record.barrier else []
+        indent = "  " * (1 + len(record.loops))
+        if isinstance(record, Control):
+            lines += [f"{indent}{number}: {_control_text(record, plan)}"] if record.kind != "meet" else []
+        else:
+            call = record.call
+            lines.append(f"{indent}{number}: kernel {kernels.index(call.kernel)} {call.kernel.name}("
+                         + ", ".join(_argument(record, b, _slot(plan, b)) for b in call.buffers)
+                         + f")  {call.operations} operations" + (f"  # {call.location}" if call.location else ""))
+        lines += [f"{indent}-- all threads meet"] if record.barrier else []
     return "\n".join([*lines, "}"])
+
+
+def _control_text(record: Control, plan: Plan) -> str:
+    """`unless go@2: to 7`, `loop 5 times, along xs@1, then to 9`."""
+    if record.loop is None:
+        return (f"unless {_placed(plan, record.test)}: " if record.test else "") + f"to {record.target}"
+    if record.kind == "next":
+        return f"next iteration, to {record.target}"
+    loop = record.loop
+    times = "" if loop.length is None else f" {loop.length} times" + (" from the last row" if loop.reverse else "")
+    along = ", ".join(_placed(plan, row.whole) for row in loop.rows)
+    return f"loop{times}" + (f", along {along}" if along else "") + f", then to {record.target}"
+
+
+def _slot(plan: Plan, buffer: Buffer) -> int | None:
+    return plan.slot_of.get(plan.aliases.get(root(buffer), root(buffer)))
+
+
+def _placed(plan: Plan, buffer: Buffer) -> str:
+    slot = _slot(plan, buffer)
+    return buffer.name + (f"@{slot}" if slot is not None else "")
 
 
 def _argument(record: Record, buffer: Buffer, slot: int | None) -> str:
@@ -129,14 +155,17 @@ def stage_record(stages: Stages, stage: str) -> dict[str, Any]:
 
 
 def _program_record(plan: Plan, kernels: list[Kernel]) -> dict[str, Any]:
-    calls = [{"kernel": kernels.index(r.call.kernel), "buffers": [b.name for b in r.call.buffers],
+    calls = [{"record": n, "kernel": kernels.index(r.call.kernel), "buffers": [b.name for b in r.call.buffers],
               "reads": [b.name for b in r.call.buffers if b in r.call.reads],
               "writes": [b.name for b in r.call.buffers if b in r.call.writes],
               "sizes": [_size(s) for s in r.call.sizes], "operations": _size(r.call.operations),
               "serial": r.call.serial, "barrier": r.barrier, "location": _location(r.call.location)}
-             for r in plan.records]
+             for n, r in enumerate(plan.records) if isinstance(r, Record)]
+    control = [{"record": n, "kind": r.kind, "target": r.target, "test": r.test.name if r.test else None,
+                "length": _size(r.loop.length) if r.loop and r.loop.length is not None else None, "barrier": r.barrier}
+               for n, r in enumerate(plan.records) if isinstance(r, Control)]
     slots = {b.name: {"slot": s, "bytes": _size(b.bytes)} for b, s in plan.slot_of.items()}
-    return {"calls": calls, "arena": {"slots": [_size(s) for s in plan.slots], "buffers": slots}}
+    return {"calls": calls, "control": control, "arena": {"slots": [_size(s) for s in plan.slots], "buffers": slots}}
 
 
 def graph_record(graph: Graph) -> dict[str, Any]:

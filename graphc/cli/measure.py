@@ -72,7 +72,7 @@ def work_of(plan: Plan, sizes: Mapping[str, int], threads: int) -> list[Work]:
     """The work of each kernel call of a plan."""
     env = {**sizes, "threads_": threads}
     return [Work(r.call.kernel.name, str(r.call.location or ""), _number(r.call.operations, env), _traffic(r, env))
-            for r in plan.records]
+            for r in plan.calls]
 
 
 def _number(size: Size, env: Mapping[str, int]) -> int:

@@ -66,7 +66,7 @@ class Stages:
     @property
     def records(self) -> list[Record]:
         """All kernel calls, in order."""
-        return [record for _, plan in self.programs for record in plan.records]
+        return [record for _, plan in self.programs for record in plan.calls]
 
     @functools.cached_property
     def kernels(self) -> list[Kernel]:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from graphc.codegen.control import Row, times
 from graphc.codegen.copies import copy_call
 from graphc.codegen.kernel import Kernel, LoopKernel, kernel_text
 from graphc.codegen.lower import Buffer, Call, Target
-from graphc.codegen.plan import Plan, Planner
+from graphc.codegen.plan import Control, Plan, Planner, Record
 from graphc.codegen.regions import Lowered, lower_graph
 from graphc.codegen.statements import RUN
 from graphc.config import options
@@ -22,6 +23,9 @@ from graphc.ir.node import Node
 from graphc.ir.op import Kind
 from graphc.passes.regions import Source, contiguous
 from graphc.program import ArraySpec, FailureSpec, Program, RecordSpec
+
+NO_LIMIT = 2**63 - 1
+GUESSED_TIMES = 1000    # iterations of a loop whose number only a run finds out
 
 
 @functools.cache
@@ -74,7 +78,7 @@ def build(graph: Graph, dump: Path | None = None) -> Program:
     """The program of a fused graph."""
     lowered, plan = lower(graph)
     objects: dict[str, bytes] = {}
-    for record in plan.records:
+    for record in plan.calls:
         symbol, code = compile_kernel(record.call.kernel)
         objects[symbol] = code
     if dump is not None:
@@ -85,7 +89,7 @@ def build(graph: Graph, dump: Path | None = None) -> Program:
 def write_kernels(plan: Plan, folder: Path) -> None:
     """The kernel IR and the generated source of every kernel, as files."""
     folder.mkdir(parents=True, exist_ok=True)
-    for kernel in dict.fromkeys(r.call.kernel for r in plan.records):
+    for kernel in dict.fromkeys(r.call.kernel for r in plan.calls):
         symbol, _ = compile_kernel(kernel)
         (folder / f"{symbol}.kernel").write_text(kernel_text(kernel) + "\n")
         (folder / f"{symbol}.py").write_text(emit(kernel).text)
@@ -98,6 +102,61 @@ def _plain_array(array: np.ndarray) -> np.ndarray:
 
 def assemble(graph: Graph, lowered: Lowered, plan: Plan, objects: dict[str, bytes]) -> Program:
     """The program record: everything in it is numbers, texts and bytes."""
+    records, failures = _records(plan)
+
+    def spec(node):
+        return ArraySpec(node.label, node.type.dtype.name, tuple(str(d) for d in node.type.shape), str(node.location or ""))
+    inputs = {role: tuple(spec(n) for n in graph.inputs if n.attrs["role"] == role) for role in ("feed", "variable")}
+    outputs = tuple(spec(o) for o in graph.outputs if o.op.kind is not Kind.EFFECT or o.op.rule.action != "write")
+    constants = tuple(_plain_array(b.node.attrs["value"].value) for b in plan.constants if b.node is not None)
+    names = sorted({n for node in graph.inputs for d in node.type.shape for n in dims.names(d)})
+    written = tuple(o.inputs[0].label for o in graph.outputs if o.op.kind is Kind.EFFECT and o.op.rule.action == "write")
+    equations = tuple((str(e.left), str(e.right), str(e.location or "")) for e in graph.equations)
+    return Program(graph.name, tuple(names), inputs["feed"], inputs["variable"], constants, outputs, written, equations,
+                   tuple(records), tuple(str(s) for s in plan.slots), tuple(failures), objects)
+
+
+Words = list[Buffer | str]      # of a record's table: buffers stand for their addresses
+
+
+def _records(plan: Plan) -> tuple[list[RecordSpec], list[FailureSpec]]:
+    """The records, and what the failures mean that their kernels report."""
+    tables: list[Words] = []
+    failures: list[FailureSpec] = []
+    for record in plan.records:
+        words: Words = []
+        if isinstance(record, Record):
+            call = record.call
+            words = [*call.buffers, *(f"= {size}" for size in call.sizes)]
+            if call.kernel.may_fail:
+                words += ["error", f"= {len(failures)}"]
+                failures += [FailureSpec(f.op, f.message, f.culprit, f.dtype, tuple(str(d) for d in f.shape),
+                                         None if f.limit is None else str(f.limit), str(f.location or ""))
+                             for f in call.failures]
+        elif record.test is not None:
+            words = [record.test]
+        elif record.kind == "loop" and record.loop is not None:
+            loop = record.loop
+            words = [loop.count, f"= {NO_LIMIT if loop.length is None else loop.length}", f"= {int(loop.reverse)}", loop.parent,
+                     loop.run]
+        tables.append(words)
+    _add_moves(plan, tables)
+    where = _places(plan)
+    texts = [tuple(w if isinstance(w, str) else where.get(w, "row") for w in words) for words in tables]
+    return [_record(record, words) for record, words in zip(plan.records, texts, strict=True)], failures
+
+
+def _record(record: Record | Control, words: tuple[str, ...]) -> RecordSpec:
+    repeats = str(dims.product(times(loop, GUESSED_TIMES) for loop in record.loops))
+    if isinstance(record, Control):
+        return RecordSpec("", words, False, record.barrier, False, "0", False, "", record.kind, record.target, repeats)
+    call = record.call
+    return RecordSpec(compile_kernel(call.kernel)[0], words, call.serial, record.barrier, call.kernel.may_fail,
+                      str(call.operations), not isinstance(call.kernel, LoopKernel), str(call.location or ""), repeats=repeats)
+
+
+def _places(plan: Plan) -> dict[Buffer, str]:
+    """Where each buffer is."""
     where: dict[Buffer, str] = {RUN: "run"}
     for kind, buffers in (("feed", plan.feeds), ("variable", plan.variables), ("constant", plan.constants),
                           ("output", plan.outputs)):
@@ -107,26 +166,19 @@ def assemble(graph: Graph, lowered: Lowered, plan: Plan, objects: dict[str, byte
         where[buffer] = f"slot {slot}"
     for buffer, target in plan.aliases.items():
         where[buffer] = where[target]
-    records, failures = [], []
-    for record in plan.records:
-        call = record.call
-        words = [where[b] for b in call.buffers] + [f"= {size}" for size in call.sizes]
-        if call.kernel.may_fail:
-            words += ["error", f"= {len(failures)}"]
-            failures += [FailureSpec(f.op, f.message, f.culprit, f.dtype, tuple(str(d) for d in f.shape),
-                                     None if f.limit is None else str(f.limit), str(f.location or "")) for f in call.failures]
-        records.append(RecordSpec(compile_kernel(call.kernel)[0], tuple(words), call.serial, record.barrier,
-                                  call.kernel.may_fail, str(call.operations), not isinstance(call.kernel, LoopKernel),
-                                  str(call.location or "")))
-    def spec(node):
-        return ArraySpec(node.label, node.type.dtype.name, tuple(str(d) for d in node.type.shape), str(node.location or ""))
-    inputs = {role: tuple(spec(n) for n in graph.inputs if n.attrs["role"] == role) for role in ("feed", "variable")}
-    outputs = tuple(spec(o) for o in graph.outputs if o.op.kind is not Kind.EFFECT or o.op.rule.action != "write")
-    constants = tuple(_plain_array(n.attrs["value"].value) for n in graph.nodes() if n.op.kind is Kind.CONSTANT)
-    names = sorted({n for node in graph.inputs for d in node.type.shape for n in dims.names(d)})
-    written = tuple(o.inputs[0].label for o in graph.outputs if o.op.kind is Kind.EFFECT and o.op.rule.action == "write")
-    equations = tuple((str(e.left), str(e.right), str(e.location or "")) for e in graph.equations)
-    return Program(graph.name, tuple(names), inputs["feed"], inputs["variable"], constants, outputs, written, equations,
-                   tuple(records), tuple(str(s) for s in plan.slots), tuple(failures), objects)
+    return where
 
 
+def _add_moves(plan: Plan, tables: list[Words]) -> None:
+    """To each loop's table, the words that its iterations change: inner loops first, whose own words an outer one may move."""
+    for number in reversed(range(len(tables))):
+        start = plan.records[number]
+        if not isinstance(start, Control) or start.kind != "loop" or start.loop is None:
+            continue
+        rows = set(start.loop.rows)
+        moves: Words = []
+        for inner in range(number + 1, start.target):
+            for k, word in enumerate(tables[inner]):
+                if isinstance(word, Row) and word in rows:
+                    moves += [f"place {inner} {k}", word.whole, f"= {word.bytes}"]
+        tables[number] += [f"= {len(moves) // 3}", *moves]

@@ -18,6 +18,7 @@ from graphc.ir.dims import Size
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.op import Kind
+from graphc.ir.types import TensorType
 
 Lower = Callable[[Graph, Sequence[Buffer]], tuple[list["Step"], dict[Node, Buffer]]]  # a body on buffers for its inputs
 
@@ -160,22 +161,23 @@ def control_steps(node: Node, inputs: Sequence[Buffer], results: Sequence[Buffer
 
 def _arm(body: Graph, operands: Sequence[Buffer], results: Sequence[Buffer], lower: Lower) -> list[Step]:
     steps, found = lower(body, operands)
-    mapping, copies = _delivered(steps, [(found[o], r) for o, r in zip(body.outputs, results, strict=True)], {})
+    wanted = [(found[o], r, o.type) for o, r in zip(body.outputs, results, strict=True)]
+    mapping, copies = _delivered(steps, wanted, {})
     return [*with_buffers(steps, mapping), *copies]
 
 
-def _delivered(steps: Sequence[Step], wanted: Sequence[tuple[Buffer, Buffer]],
+def _delivered(steps: Sequence[Step], wanted: Sequence[tuple[Buffer, Buffer, TensorType]],
                mapping: dict[Buffer, Buffer]) -> tuple[dict[Buffer, Buffer], list[Step]]:
-    """How values get to where they are wanted, as (value, place) pairs: computed there, or copied. Gives (the first,
-    with `mapping`, which is already settled; the copies).
+    """How values get to where they are wanted, as (value, place, type): computed there, or copied. Gives (`mapping`, what is
+    settled already, with the first; the copies).
     """
     made = frozenset(b for s in steps for b in s.writes)
     copies: list[Step] = []
-    for value, place in wanted:
+    for value, place, type_ in wanted:
         if value in made and value not in mapping:
             mapping[value] = place
         else:
-            copies.append(raw_copy(mapping.get(value, value), place))
+            copies.append(raw_copy(type_, mapping.get(value, value), place))
     return mapping, copies
 
 
@@ -197,7 +199,8 @@ class _LoopLowering:
 
     def steps(self) -> list[Step]:
         node = self.node
-        copies: list[Step] = [raw_copy(start, state) for start, state in zip(self.starts, self.state, strict=True)]
+        types = [i.type for i in self.body.inputs]
+        copies: list[Step] = [raw_copy(t, a, b) for t, a, b in zip(types, self.starts, self.state, strict=False)]
         test: list[Step] = []
         condition = None
         if not self.is_scan:
@@ -215,25 +218,27 @@ class _LoopLowering:
         Copies of the variables' old values come first, so that the body may overwrite them.
         """
         steps, found = self.lower(self.body, [*self.state, *self.rows, *self.shared])
+        types = [o.type for o in self.body.outputs]
         new = [found[o] for o in self.body.outputs[:len(self.state)]]
         first: list[Step] = []
         for k, value in enumerate(new):
             if value in self.state and value is not self.state[k]:
                 new[k] = Buffer(f"{value.name}_before", value.bytes)
-                first.append(raw_copy(value, new[k]))
-        further = list(zip((found[o] for o in self.body.outputs[len(self.state):]), self.stacked, strict=True))
-        first += [raw_copy(value, row) for value, row in further if value in self.state]
-        order = late_last(steps, set(new))
+                first.append(raw_copy(types[k], value, new[k]))
+        stacks = list(zip([found[o] for o in self.body.outputs[len(self.state):]], self.stacked, types[len(self.state):],
+                          strict=True))
+        first += [raw_copy(type_, value, row) for value, row, type_ in stacks if value in self.state]
+        order = late_last(steps, new)
         made = frozenset(b for s in order for b in s.writes)
         mapping: dict[Buffer, Buffer] = {}
         commits = []
-        for value, state in zip(new, self.state, strict=True):
+        for value, state, type_ in zip(new, self.state, types, strict=False):
             if value in made and value not in mapping and may_overwrite(order, state, value):
                 mapping[value] = state
             elif value is not state:
-                commits.append((value, state))
-        mapping, copies = _delivered(order, [(v, r) for v, r in further if v not in self.state], mapping)
-        copies += [raw_copy(mapping.get(value, value), state) for value, state in commits]
+                commits.append((value, state, type_))
+        mapping, copies = _delivered(order, [s for s in stacks if s[0] not in self.state], mapping)
+        copies += [raw_copy(type_, mapping.get(value, value), state) for value, state, type_ in commits]
         return [*first, *with_buffers(order, mapping), *copies]
 
 

@@ -13,7 +13,7 @@ from graphc.ir import dims
 from graphc.ir.dims import Size
 from graphc.ir.node import CONSTANT, INPUT, Node
 from graphc.ir.op import Array
-from graphc.ir.types import TensorType
+from graphc.ir.types import TensorType, int32, uint8
 from graphc.passes.regions import MOVEMENT, Region, Source, contiguous, part_places, source_of
 
 
@@ -49,6 +49,14 @@ def copy_call(name: str, value: Node, source: Source, read: Buffer | None, writt
                     stores={value: stored} if stored else {})
     buffers = {value: written} | ({source.node: read} if read is not None else {})
     return _Copy(name, region, buffers, line).whole()
+
+
+def raw_copy(type_: TensorType, read: Buffer, written: Buffer) -> Call:
+    """A kernel that copies a whole value, whatever it holds: as words of 4 bytes, or as bytes, so that few kernels do."""
+    width = 4 if type_.dtype.size >= 4 else 1
+    words = TensorType(int32 if width == 4 else uint8, (type_.elements * (type_.dtype.size // width),))
+    value = stand_in(words)
+    return copy_call("copy", value, Source(value, (1,), 0), read, written)
 
 
 def fill_call(type_: TensorType, number, written: Buffer, line=None) -> Call:

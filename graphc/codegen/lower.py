@@ -57,6 +57,10 @@ class Call:
     operations: Size = 0               # scalar operations, for the thread decision and the benchmark
     location: Location | None = None
 
+    @property
+    def may_fail(self) -> bool:
+        return bool(self.failures)
+
 
 class Parameters:
     """Collects a kernel's buffers and sizes, and gives them names. Equal sizes share a name."""

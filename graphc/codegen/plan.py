@@ -1,9 +1,11 @@
 """Plans a program: the order of its kernel calls, where threads must meet, and where every buffer lies in the arena."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from graphc.codegen.control import Branch, Loop, Step, root
+from graphc.codegen.inplace import late_last, may_overwrite
 from graphc.codegen.lower import Buffer, Call
 from graphc.codegen.regions import Lowered
 from graphc.codegen.statements import RUN
@@ -18,10 +20,26 @@ TYPICAL = 64            # the size that an unknown dim is taken to have where on
 
 @dataclass
 class Record:
-    """A call in the program's order. `barrier`: all threads meet after it."""
+    """A call in the program's order. `barrier`: all threads meet after it; `loops`: those that it runs in, outermost first."""
 
     call: Call
     barrier: bool = False
+    loops: tuple[Loop, ...] = ()
+
+
+@dataclass
+class Control:
+    """A step of control flow in the program's order: see `runtime.layout.RecordFlag`, which has the same `kind`s.
+
+    target  the number of the record to go to. loop: that of a "loop" or "next"; test: the bool that an "unless" reads.
+    """
+
+    kind: str
+    target: int = 0
+    loop: Loop | None = None
+    test: Buffer | None = None
+    barrier: bool = False
+    loops: tuple[Loop, ...] = ()
 
 
 @dataclass
@@ -34,7 +52,7 @@ class Plan:
     aliases    buffers of new values that are computed straight into their variables' memory -> the variables' buffers.
     """
 
-    records: list[Record]
+    records: list[Record | Control]
     slots: list[Size]
     slot_of: dict[Buffer, int]
     feeds: list[Buffer]
@@ -42,6 +60,11 @@ class Plan:
     constants: list[Buffer]
     outputs: list[Buffer]
     aliases: dict[Buffer, Buffer] = field(default_factory=dict)
+
+    @property
+    def calls(self) -> list[Record]:
+        """The kernel calls among the records."""
+        return [r for r in self.records if isinstance(r, Record)]
 
 
 class Planner:
@@ -51,18 +74,18 @@ class Planner:
         self.lowered, self.copy = lowered, copy
         self.graph = lowered.graph
         self.buffer = lowered.buffers
-        self.calls = list(lowered.calls)
+        self.steps = list(lowered.steps)
         inputs = list(self.graph.inputs)
         self.feeds = [self.buffer[n] for n in inputs if n.attrs["role"] == "feed"]
         self.variables = [self.buffer[n] for n in inputs if n.attrs["role"] == "variable"]
-        self.constants = [self.buffer[n] for n in self.graph.nodes() if n.op.kind is Kind.CONSTANT]
+        self.constants = lowered.constants
         self.alias: dict[Buffer, Buffer] = {}
 
     def plan(self) -> Plan:
         outputs = self.fetch_outputs()
         writes = self.writes()
-        commits: list[Call] = []
-        order = self.schedule(self.late_calls(writes))
+        commits: list[Step] = []
+        order = late_last(self.steps, [source for _, source, _ in writes])
         for variable, source, value in writes:
             target = self.buffer[variable]
             if source is target:
@@ -73,7 +96,7 @@ class Planner:
                 commits.append(self.copy(value, source, target))
         order += commits
         slots, slot_of = self.arena(order, set(outputs))
-        records = self.with_barriers(order, slot_of)
+        records = _Recorder(lambda b: slot_of.get(self.real(b), self.real(b))).run(order)
         return Plan(records, slots, slot_of, self.feeds, self.variables, self.constants, outputs, dict(self.alias))
 
     # outputs and writes ------------------------------------------------------------------------------------------------
@@ -92,7 +115,7 @@ class Planner:
             buffer = self.buffer[node]
             if buffer in self.outside() or buffer in found or buffer in written:
                 fresh = Buffer(f"{buffer.name}_fetched", node.type.bytes, node)
-                self.calls.append(self.copy(node, buffer, fresh))
+                self.steps.append(self.copy(node, buffer, fresh))
                 buffer = fresh
             found.append(buffer)
         return found
@@ -108,81 +131,35 @@ class Planner:
             source = self.buffer[value]
             if source in written and source is not self.buffer[variable]:
                 source = Buffer(f"{source.name}_before", value.type.bytes, value)
-                self.calls.append(self.copy(value, self.buffer[value], source))
+                self.steps.append(self.copy(value, self.buffer[value], source))
             found.append((variable, source, value))
         return found
 
     # order -------------------------------------------------------------------------------------------------------------
 
-    def late_calls(self, writes) -> set[Call]:
-        """Calls that make variables' new values: they come last, so that they may overwrite the old ones."""
-        values = {source for _, source, _ in writes}
-        return {c for c in self.calls if c.writes & values}
-
-    def schedule(self, late: set[Call]) -> list[Call]:
-        """The calls in their order, but those of `late` (and what needs them) after all others."""
-        delayed: set[Buffer] = set()
-        first: list[Call] = []
-        second: list[Call] = []
-        for call in self.calls:
-            if call in late or call.reads & delayed or call.writes & delayed:
-                delayed |= call.writes
-                second.append(call)
-            else:
-                first.append(call)
-        return first + second
-
-    def can_update_in_place(self, order: Sequence[Call], target: Buffer, value: Buffer, outputs) -> bool:
+    def can_update_in_place(self, order: Sequence[Step], target: Buffer, value: Buffer, outputs) -> bool:
         """Whether `value` may be computed straight into the variable's memory: nothing reads the old value later, nothing can
         fail later, the kernel reads the old value only where it writes, and the new value is no fetch.
         """
-        writers = [k for k, c in enumerate(order) if value in c.writes]
-        if len(writers) != 1 or value in self.alias or value in outputs or value in self.outside():
+        if value in self.alias or value in outputs or value in self.outside() or not may_overwrite(order, target, value):
             return False
-        at = writers[0]
-        call = order[at]
-        if any(target in c.reads for c in order[at + 1:]) or any(c.failures for c in order[at:]):
-            return False
-        return target not in call.reads or _elementwise(call, target, value)
-
-    def with_barriers(self, order: Sequence[Call], slot_of: dict[Buffer, int]) -> list[Record]:
-        """Records; threads meet before a call that touches memory which an earlier call since the last meeting wrote, or
-        writes what one read.
-        """
-        def places(buffers) -> set:
-            return {slot_of.get(self.real(b), self.real(b)) for b in buffers}
-
-        records: list[Record] = []
-        written: set = set()
-        read: set = set()
-        for call in order:
-            reads, writes = places(call.reads), places(call.writes)
-            if records and (written & (reads | writes) or read & writes):
-                records[-1].barrier = True
-                written, read = set(), set()
-            records.append(Record(call))
-            written |= writes
-            read |= reads
-        return records
+        at = next(k for k, step in enumerate(order) if value in step.writes)
+        return not any(step.may_fail for step in order[at:])
 
     def real(self, buffer: Buffer) -> Buffer:
+        """The memory behind a buffer."""
+        buffer = root(buffer)
         return self.alias.get(buffer, buffer)
 
     # memory ------------------------------------------------------------------------------------------------------------
 
-    def arena(self, order: Sequence[Call], outputs: set[Buffer]) -> tuple[list[Size], dict[Buffer, int]]:
+    def arena(self, order: Sequence[Step], outputs: set[Buffer]) -> tuple[list[Size], dict[Buffer, int]]:
         """Slots for temporaries: buffers whose lives do not overlap share one, with a call in between, so that sharing costs no
         extra barrier.
         """
-        outside = self.outside() | outputs | {RUN}
-        first: dict[Buffer, int] = {}
-        last: dict[Buffer, int] = {}
-        for at, call in enumerate(order):
-            for buffer in call.buffers:
-                real = self.real(buffer)
-                if real not in outside:
-                    first.setdefault(real, at)
-                    last[real] = at
+        lives = _Lives(self.real, self.outside() | outputs | {RUN})
+        lives.walk(order)
+        first, last = lives.first, lives.last
         slots: list[Size] = []
         free_from: list[int] = []
         slot_of: dict[Buffer, int] = {}
@@ -201,6 +178,135 @@ class Planner:
         return slots, slot_of
 
 
+class _Lives:
+    """The first and the last step that touches each buffer; what comes from before a loop lives until the loop ends."""
+
+    def __init__(self, real: Callable[[Buffer], Buffer], outside: set[Buffer]):
+        self.real, self.outside = real, outside
+        self.at = 0
+        self.first: dict[Buffer, int] = {}
+        self.last: dict[Buffer, int] = {}
+
+    def walk(self, steps: Iterable[Step]) -> None:
+        for step in steps:
+            if isinstance(step, Branch):
+                self.touch([step.test])
+                self.walk(step.then)
+                self.walk(step.otherwise)
+            elif isinstance(step, Loop):
+                self.loop(step)
+            else:
+                self.touch(step.buffers)
+
+    def loop(self, loop: Loop) -> None:
+        start = self.at
+        self.touch(loop.held)
+        self.walk(loop.test)
+        if loop.condition is not None:
+            self.touch([loop.condition])
+        self.walk(loop.body)
+        end = self.at
+        self.touch(loop.held)
+        for buffer, at in self.first.items():
+            if at <= start and self.last[buffer] >= start:
+                self.last[buffer] = end
+
+    def touch(self, buffers: Iterable[Buffer]) -> None:
+        for buffer in buffers:
+            real = self.real(buffer)
+            if real not in self.outside:
+                self.first.setdefault(real, self.at)
+                self.last[real] = self.at
+        self.at += 1
+
+
+class _Recorder:
+    """Lays steps out as records. Threads meet before a call that touches memory which an earlier call since the last
+    meeting wrote, or writes what one read; and at the start and the end of each iteration of a loop.
+    """
+
+    def __init__(self, place: Callable[[Buffer], object]):
+        self.place = place
+        self.records: list[Record | Control] = []
+        self.written: set = set()
+        self.read: set = set()
+        self.loops: tuple[Loop, ...] = ()
+
+    def run(self, steps: Iterable[Step]) -> list[Record | Control]:
+        """The records of these steps."""
+        self.walk(steps)
+        return self.records
+
+    def walk(self, steps: Iterable[Step]) -> None:
+        for step in steps:
+            if isinstance(step, Branch):
+                self.branch(step)
+            elif isinstance(step, Loop):
+                self.loop(step)
+            else:
+                self.touch(step.reads, step.writes)
+                self.add(Record(step))
+
+    def add(self, record: Record | Control) -> None:
+        record.loops = self.loops
+        self.records.append(record)
+
+    def touch(self, reads: Iterable[Buffer], writes: Iterable[Buffer] = ()) -> None:
+        """What the next record touches; a meeting before it, if it needs one."""
+        read, written = {self.place(b) for b in reads}, {self.place(b) for b in writes}
+        if self.written & (read | written) or self.read & written:
+            last = self.records[-1]
+            if isinstance(last, Control) and last.kind != "meet":  # not all threads need come from there
+                last = Control("meet")
+                self.add(last)
+            last.barrier = True
+            self.forget()
+        self.written |= written
+        self.read |= read
+
+    def forget(self) -> None:
+        self.written, self.read = set(), set()
+
+    def branch(self, branch: Branch) -> None:
+        self.touch([branch.test])
+        unless = Control("unless", test=branch.test)
+        self.add(unless)
+        before = set(self.written), set(self.read)
+        self.walk(branch.then)
+        jump = Control("jump")
+        if branch.otherwise:
+            self.add(jump)
+        unless.target = len(self.records)
+        after = self.written, self.read
+        self.written, self.read = before
+        self.walk(branch.otherwise)
+        self.written, self.read = self.written | after[0], self.read | after[1]
+        jump.target = len(self.records)
+        self.add(Control("meet"))
+
+    def loop(self, loop: Loop) -> None:
+        start = Control("loop", loop=loop)
+        self.add(start)
+        self.forget()
+        outside, self.loops = self.loops, (*self.loops, loop)
+        top = len(self.records)
+        self.walk(loop.test)
+        unless = Control("unless", test=loop.condition)
+        if loop.condition is not None:
+            self.touch([loop.condition])
+            self.add(unless)
+        at_test = self.written, self.read
+        self.written, self.read = set(at_test[0]), set(at_test[1])
+        self.walk(loop.body)
+        self.add(Control("next", target=top, loop=loop))
+        self.loops = outside
+        self.forget()
+        if loop.condition is not None:
+            self.written, self.read = at_test
+        start.target = unless.target = len(self.records)
+        self.add(Control("meet"))
+
+
 def typical(size: Size) -> int:
     """A guess of a size."""
     return size if isinstance(size, int) else int(dims.substitute(size, dict.fromkeys(dims.names(size), TYPICAL)))
@@ -213,16 +319,3 @@ def threads_times(buffer: Buffer) -> Size:
     """The bytes of a buffer, one part for each thread if it has parts."""
     return buffer.bytes * THREADS if buffer.per_thread else buffer.bytes
 
-
-def _elementwise(call: Call, old: Buffer, new: Buffer) -> bool:
-    """Whether a kernel reads `old` only at the very element of `new` that it writes next."""
-    from graphc.codegen.kernel import Load, LoopKernel, Store, statements
-    kernel = call.kernel
-    if not isinstance(kernel, LoopKernel) or kernel.phases:
-        return False
-    place = {b: f"a{k}" for k, b in enumerate(call.buffers)}
-    loads = [s.access for s in statements(kernel) if isinstance(s, Load) and s.access.buffer == place[old]]
-    stores = [s.access for s in statements(kernel) if isinstance(s, Store) and s.access.buffer == place[new]]
-    indexed = any(getattr(s, "index", "") for s in statements(kernel))
-    return not indexed and len(stores) == 1 and all(
-        (a.strides, a.offset, a.dtype) == (stores[0].strides, stores[0].offset, stores[0].dtype) for a in loads)

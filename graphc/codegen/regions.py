@@ -1,9 +1,11 @@
 """Lowers a fused graph: each region to kernel calls, each value to a buffer."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.codegen.contractions import ContractLowering
+from graphc.codegen.control import Step, control_steps
 from graphc.codegen.copies import assemble_calls, copy_call, scatter_calls
 from graphc.codegen.loops import LoopLowering
 from graphc.codegen.lower import Buffer, Call, Target
@@ -15,42 +17,61 @@ from graphc.passes.fuse import is_literal
 from graphc.passes.products import analyse_product
 from graphc.passes.regions import COMPUTED, MOVEMENT, analyse, source_of
 
+CONTROL = {Kind.COND, Kind.WHILE, Kind.SCAN}
+
 
 @dataclass
 class Lowered:
-    """Kernel calls in graph order, and the buffer of each value of the graph."""
+    """The steps of a program in graph order, the buffer of each value of the graph, and constants, those in bodies too."""
 
     graph: Graph
-    calls: list[Call]
+    steps: list[Step]
     buffers: dict[Node, Buffer]
+    constants: list[Buffer]
 
 
 def lower_graph(graph: Graph, target: Target) -> Lowered:
-    """The kernel calls of a fused graph."""
-    buffers: dict[Node, Buffer] = {}
-    calls: list[Call] = []
-    regions: dict[Node, dict[int, Buffer]] = {}
-    for node in graph.nodes():
-        kind = node.op.kind
-        if kind is Kind.REGION:
-            outputs = node.attrs["body"].outputs
-            made = [Buffer(o.name or node.label, o.type.bytes, node if len(outputs) == 1 else None) for o in outputs]
-            inner = dict(zip(node.attrs["body"].inputs, (buffers[i] for i in node.inputs), strict=True))
-            calls += region_calls(node, inner, made, target)
-            if len(outputs) == 1:
-                buffers[node] = made[0]
-            else:
-                regions[node] = dict(enumerate(made))
-        elif node.op is RESULT:
-            buffers[node] = regions[node.inputs[0]][node.attrs["index"]]
-            buffers[node].node = node
-        elif kind in (Kind.INPUT, Kind.CONSTANT):
-            buffers[node] = Buffer(node.label, node.type.bytes, node)
-        elif kind in (Kind.VIEW, Kind.EFFECT):
-            buffers[node] = buffers[node.inputs[-1]]
-        else:
-            raise report(CompileError, f"{node.op.name}: the graph is not fused", [("node", node.describe())])
-    return Lowered(graph, calls, buffers)
+    """The steps of a fused graph."""
+    lowering = _GraphLowering(target)
+    steps, buffers = lowering.lower(graph, [Buffer(n.label, n.type.bytes, n) for n in graph.inputs])
+    return Lowered(graph, steps, buffers, lowering.constants)
+
+
+class _GraphLowering:
+    def __init__(self, target: Target):
+        self.target = target
+        self.constants: list[Buffer] = []
+
+    def lower(self, graph: Graph, inputs: Sequence[Buffer]) -> tuple[list[Step], dict[Node, Buffer]]:
+        """(steps, buffers of the values) of a graph on buffers for its inputs."""
+        buffers: dict[Node, Buffer] = dict(zip(graph.inputs, inputs, strict=True))
+        steps: list[Step] = []
+        several: dict[Node, list[Buffer]] = {}
+        for node in graph.nodes():
+            kind = node.op.kind
+            if kind is Kind.REGION:
+                outputs = node.attrs["body"].outputs
+                made = [Buffer(o.name or node.label, o.type.bytes, node if len(outputs) == 1 else None) for o in outputs]
+                inner = dict(zip(node.attrs["body"].inputs, (buffers[i] for i in node.inputs), strict=True))
+                steps += region_calls(node, inner, made, self.target)
+                if len(outputs) == 1:
+                    buffers[node] = made[0]
+                else:
+                    several[node] = made
+            elif kind in CONTROL:
+                several[node] = [Buffer(f"{node.label}_{k}", t.bytes) for k, t in enumerate(node.type)]
+                steps += control_steps(node, [buffers[i] for i in node.inputs], several[node], self.lower)
+            elif node.op is RESULT:
+                buffers[node] = several[node.inputs[0]][node.attrs["index"]]
+                buffers[node].node = node
+            elif kind is Kind.CONSTANT:
+                buffers[node] = Buffer(node.label, node.type.bytes, node)
+                self.constants.append(buffers[node])
+            elif kind in (Kind.VIEW, Kind.EFFECT):
+                buffers[node] = buffers[node.inputs[-1]]
+            elif kind is not Kind.INPUT:
+                raise report(CompileError, f"{node.op.name}: the graph is not fused", [("node", node.describe())])
+        return steps, buffers
 
 
 def region_calls(node: Node, inputs: dict[Node, Buffer], outputs: list[Buffer], target: Target) -> list[Call]:

@@ -170,6 +170,7 @@ def heed_user(c, frame):
 CONTROL = RecordFlag.LOOP | RecordFlag.NEXT | RecordFlag.UNLESS | RecordFlag.JUMP | RecordFlag.MEET
 TURNS = RecordFlag.LOOP | RecordFlag.NEXT
 STOPS = RecordFlag.MAY_FAIL | TURNS
+OWN_LOOP = RecordFlag.LOOP | RecordFlag.SERIAL
 
 
 @native
@@ -187,43 +188,35 @@ def play(c, frame, pool, thread, threads):
         loop.leave_if(number >= frame[FrameWord.RECORD_COUNT])
         following.value = number + 1
         record = frame[FrameWord.RECORDS].at(number * RecordWord.SIZE)
-        flags = c.variable(record[RecordWord.FLAGS])
-        with c.if_else((flags.value & CONTROL) == 0) as (call, control):
+        flags = record[RecordWord.FLAGS]
+        with c.if_else((flags & CONTROL) == 0) as (call, control):
             with call:
-                serial = (flags.value & RecordFlag.SERIAL) != 0
-                with c.if_((thread == 0) | ((flags.value & RecordFlag.SERIAL) == 0)):
+                serial = (flags & RecordFlag.SERIAL) != 0
+                with c.if_((thread == 0) | ((flags & RecordFlag.SERIAL) == 0)):
                     c.call_address(record[RecordWord.KERNEL], record[RecordWord.TABLE], thread,
                                    serial.choose(1, team.value))
             with control:
-                branch(c, record, thread, threads, flags, team, end, following)
-        with c.if_((flags.value & (RecordFlag.BARRIER | STOPS)) != 0):
+                branch(c, record, flags, threads, team, following)
+        with c.if_((flags & (RecordFlag.BARRIER | STOPS)) != 0):
             meet(c, frame, pool, thread, threads, number, record, flags, phase, team, end, following)
 
 
-def branch(c, record, thread, threads, flags, team, end, following):
+def branch(c, record, flags, threads, team, following):
     """The part of a control record before threads meet."""
     target = record[RecordWord.TARGET]
-    with c.if_((flags.value & RecordFlag.UNLESS) != 0), c.if_(record[RecordWord.TABLE][0].byte_at(0) == 0):
+    with c.if_((flags & RecordFlag.UNLESS) != 0), c.if_(record[RecordWord.TABLE][0].byte_at(0) == 0):
         following.value = target
-    with c.if_((flags.value & RecordFlag.JUMP) != 0):
+    with c.if_((flags & RecordFlag.JUMP) != 0):
         following.value = target
-    with c.if_((flags.value & RecordFlag.SERIAL) != 0):
-        with c.if_((flags.value & RecordFlag.MEET) != 0):
-            team.value = threads
-        with c.if_(((flags.value & RecordFlag.LOOP) != 0) & (team.value > 1)):
-            end.value = target
-            team.value = 1
-            with c.if_(thread != 0):
-                team.value = threads
-                following.value = target
-                flags.value = 0
+    with c.if_((flags & (RecordFlag.MEET | RecordFlag.SERIAL)) == (RecordFlag.MEET | RecordFlag.SERIAL)):
+        team.value = threads
 
 
 def meet(c, frame, pool, thread, threads, number, record, flags, phase, team, end, following):
     """All threads meet; a loop turns, a failed run stops."""
     stop = c.variable(0)
-    turns = (flags.value & TURNS) != 0
-    with c.if_(((flags.value & RecordFlag.NEXT) != 0) & (thread == 0)):
+    turns = (flags & TURNS) != 0
+    with c.if_(((flags & RecordFlag.NEXT) != 0) & (thread == 0)):
         heed_user(c, frame)
     with c.if_else(team.value > 1) as (together, alone):
         with together:
@@ -235,15 +228,22 @@ def meet(c, frame, pool, thread, threads, number, record, flags, phase, team, en
             with c.if_(turns):
                 turn(c, record)
     with c.if_(turns):
-        starts = (flags.value & RecordFlag.LOOP) != 0
+        starts = (flags & RecordFlag.LOOP) != 0
         with c.if_(goes_on(record) ^ starts):
             following.value = record[RecordWord.TARGET]
-    with c.if_(((flags.value & STOPS) != 0) & (stop.value != 0), likely=False):
+    with c.if_(((flags & STOPS) != 0) & (stop.value != 0), likely=False):
         with c.if_(team.value == threads):
             with c.if_(thread == 0):
                 frame[FrameWord.STOPPED_AT] = number
             c.return_()
         following.value = end.value     # where the others wait, and stop with this thread
+    with c.if_(((flags & OWN_LOOP) == OWN_LOOP) & (team.value > 1)):
+        end.value = record[RecordWord.TARGET]
+        with c.if_else(thread == 0) as (first, others):
+            with first:
+                team.value = 1
+            with others:
+                following.value = end.value
 
 
 def mailbox(pool, worker):

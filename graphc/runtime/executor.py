@@ -1,8 +1,10 @@
 """Runs programs: binds them to sizes and memory, calls the native driver, turns its results into arrays and errors."""
 from __future__ import annotations
 
+import itertools
 import os
 import re
+import signal
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -14,7 +16,7 @@ from graphc.program import ArraySpec, FailureSpec, Program, array_dtype
 from graphc.runtime import driver, threads
 from graphc.runtime import engine as native
 from graphc.runtime.access import Access
-from graphc.runtime.layout import Busy, ErrorWord, Result
+from graphc.runtime.layout import INTERRUPTED, Busy, ErrorWord, Result
 from graphc.runtime.loader import load_objects
 from graphc.runtime.memory import ALIGNMENT, Pool, Slot, aligned
 from graphc.runtime.template import Template
@@ -129,9 +131,12 @@ class Executable:
                               location=_location(line))
         raise AssertionError("the feeds fit")
 
-    def failure(self, instance: Instance) -> Exception:
-        """The error that a kernel reported."""
+    def failure(self, instance: Instance) -> BaseException:
+        """The error that a kernel reported, or KeyboardInterrupt."""
         taken = driver.take_error(instance.frame)
+        if taken.record == INTERRUPTED:
+            signal.raise_signal(signal.SIGINT)  # whoever handles it may have an exception of his own
+            return KeyboardInterrupt()
         spec = self.program.failures[taken.record]
         env = dict(zip(self.program.names, instance.sizes, strict=True))
         functions = {"max": max, "min": min, "__builtins__": {}}
@@ -188,8 +193,8 @@ class Instance:
             count, 0, executable.constant_addresses, executable.variable_addresses, **env)
         arena = lane.room(total)
         busy = lane.words.ctypes.data
-        times = [w / (DENSE_RATE if dense else LOOP_RATE) for w, dense in zip(work, executable.dense, strict=True)]
-        total_time = sum(times)
+        times = [w / (DENSE_RATE if dense else LOOP_RATE) for (w, _), dense in zip(work, executable.dense, strict=True)]
+        total_time = sum(t * repeats for t, (_, repeats) in zip(times, work, strict=True))
         self.frame = executable.template.instance(
             words, [d for shape in (*shapes, *outputs) for d in shape], arena[0].ctypes.data, busy, busy + 8,
             [t < SERIAL_MICROSECONDS for t in times], count if total_time > TEAM_MICROSECONDS else 1,
@@ -267,6 +272,7 @@ class _Layout:
     error_words: list[int]
     feed_words: list[list[int]]
     output_words: list[list[int]]
+    places: list[tuple[int, int]]  # a word, and the word whose address it holds
 
     def __init__(self, function):
         self.function = function
@@ -294,11 +300,12 @@ def _layout_function(program: Program) -> _Layout:
     layout.slot_words, layout.run_words, layout.error_words = [], [], []
     layout.feed_words, layout.output_words = [[] for _ in program.feeds], [[] for _ in program.outputs]
     patched = {"feed": layout.feed_words, "output": layout.output_words}
+    layout.places = _place_words(program)
     for record in program.records:
         for word in record.words:
             kind, _, rest = word.partition(" ")
-            if kind == "=":
-                words.append(_checked(rest, names))
+            if kind == "=" or kind == "place" or word == "row":
+                words.append(_checked(rest, names) if kind == "=" else "0")
                 continue
             if kind not in limits or not (rest.isdecimal() and int(rest) < limits[kind] or rest == "" and not limits[kind]):
                 raise report(ParseError, f"the program is damaged: {word!r} is not an argument of a kernel")
@@ -313,12 +320,27 @@ def _layout_function(program: Program) -> _Layout:
 
     def shapes(specs) -> str:
         return "[" + ", ".join("(" + "".join(_checked(d, names) + ", " for d in s.shape) + ")" for s in specs) + "]"
-    work = ", ".join(_checked(r.work, names) for r in program.records)
+    work = ", ".join(f"({_checked(r.work, names)}, {_checked(r.repeats, names)})" for r in program.records)
     lines.append(f"    return [{', '.join(words)}], {shapes(program.feeds)}, {shapes(program.outputs)}, [{work}], at")
     space = {"max": max, "min": min, "__builtins__": {}}
     exec("\n".join(lines), space)
     layout.function = space["layout"]
     return layout
+
+
+def _place_words(program: Program) -> list[tuple[int, int]]:
+    """(position, position of the word whose address is wanted there) of the words that say so."""
+    starts = list(itertools.accumulate((len(r.words) for r in program.records), initial=0))
+    found = []
+    for start, record in zip(starts, program.records, strict=False):
+        for k, word in enumerate(record.words):
+            if word.startswith("place"):
+                match = re.fullmatch(r"place (\d+) (\d+)", word)
+                number, place = map(int, match.groups()) if match else (-1, 0)
+                if not (0 <= number < len(program.records) and place < len(program.records[number].words)):
+                    raise report(ParseError, f"the program is damaged: {word!r} is not a place")
+                found.append((start + k, starts[number] + place))
+    return found
 
 
 def _told_sizes(program: Program) -> list[tuple[str, int, int, dims.Size, int]]:

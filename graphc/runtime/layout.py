@@ -63,7 +63,7 @@ class RecordWord(IntEnum):
 class RecordFlag(IntFlag):
     """SERIAL to MAY_FAIL go with any record; a record with one of the others calls no kernel."""
 
-    SERIAL = 1           # thread 0 alone calls the kernel, as thread 0 of 1. LOOP: it runs the whole loop, to the MEET at TARGET
+    SERIAL = 1           # thread 0 alone calls the kernel, as thread 0 of 1, or runs the LOOP, up to the MEET at TARGET
     BARRIER = 2          # all threads meet after this record
     MAY_FAIL = 4         # all threads meet, and the run stops here if the error slot is set
     LOOP = 8             # all meet, the loop starts; go to TARGET if there is nothing to do

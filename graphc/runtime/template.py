@@ -9,12 +9,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from graphc.errors import ParseError, report
 from graphc.program import Program, array_dtype
 from graphc.runtime import driver
 from graphc.runtime.engine import TRIAL_PERIOD
 from graphc.runtime.layout import ArgumentFlag, ArgumentWord, FrameWord, RecordFlag, RecordWord
 
 RUNS_ALONE = 32
+CONTROL = {k: int(RecordFlag[k.upper()]) for k in ("loop", "next", "unless", "jump", "meet")}
+CONTROL_FLAGS = sum(CONTROL.values())
 
 
 class Template:
@@ -43,6 +46,8 @@ class Template:
         self.slot_words = np.array(positions.slot_words, np.intp) + self.table
         self.run_words = np.array(positions.run_words, np.intp) + self.table
         self.error_words = np.array(positions.error_words, np.intp) + self.table
+        places = np.array(positions.places, np.intp).reshape(-1, 2) + self.table
+        self.place_words, self.places = places[:, 0], 8 * places[:, 1]
 
     def _point(self, word: int, place: int) -> None:
         self.block[word] = 8 * place
@@ -50,14 +55,22 @@ class Template:
 
     def _records(self, program: Program, addresses: Mapping[str, int]) -> None:
         at = self.table
-        self.flags = []
+        self.flags: list[int] = []
+        self.spans: dict[int, int] = {}     # record that starts a loop -> the one where threads meet after it
+        tables: list[int] = []
         for k, record in enumerate(program.records):
             row = self.rows + RecordWord.SIZE * k
-            self.block[row + RecordWord.KERNEL] = addresses[record.symbol]
-            self._point(row + RecordWord.TABLE, at)
+            if not 0 <= record.target <= len(program.records) or record.kind != "call" and record.kind not in CONTROL:
+                raise report(ParseError, f"the program is damaged: a {record.kind!r} goes to record {record.target}")
+            self.block[row + RecordWord.KERNEL] = addresses.get(record.symbol, 0)
+            self.block[row + RecordWord.TARGET] = record.target
+            tables.append(tables[record.target - 1] if record.kind == "next" else at)
+            self._point(row + RecordWord.TABLE, tables[k])
             at += len(record.words)
             self.flags.append(int(RecordFlag.BARRIER * record.barrier | RecordFlag.MAY_FAIL * record.may_fail
-                                  | RecordFlag.SERIAL * record.serial))
+                                  | RecordFlag.SERIAL * record.serial | CONTROL.get(record.kind, 0)))
+            if record.kind == "loop":
+                self.spans[k] = record.target
 
     def _arguments(self, dtypes: Sequence[np.dtype], ranks, patches, patch_start: int, feeds: int) -> None:
         dims, at = self.dims, patch_start
@@ -100,10 +113,10 @@ class Template:
         block[self.slot_words] += arena
         block[self.run_words] = address + 8 * int(FrameWord.RUN)
         block[self.error_words] = block[FrameWord.ERROR] = error
+        block[self.place_words] = self.places + address
         block[FrameWord.BUSY_AT] = busy
         block[self.dims:self.dims + len(sizes)] = sizes
-        block[self.rows + RecordWord.FLAGS:self.descriptors:int(RecordWord.SIZE)] = [
-            f | int(RecordFlag.SERIAL) if s else f for f, s in zip(self.flags, serial, strict=True)]
+        block[self.rows + RecordWord.FLAGS:self.descriptors:int(RecordWord.SIZE)] = self.flags_for(serial)
         block[FrameWord.THREADS] = threads
         block[FrameWord.RELEASE_GIL] = release_gil
         if alone_first:
@@ -111,3 +124,15 @@ class Template:
         frame = block[:int(FrameWord.SIZE)].view(driver.Frame)
         frame.keep = (block, self.keep, keep)
         return frame
+
+    def flags_for(self, serial: Sequence[bool]) -> list[int]:
+        """The records' flags, where one thread does those of `serial` alone. A loop of nothing else it runs by itself."""
+        own = int(RecordFlag.SERIAL)
+        flags = [f | own if s and not f & CONTROL_FLAGS else f for f, s in zip(self.flags, serial, strict=True)]
+        end = 0
+        for start, stop in self.spans.items():
+            if start >= end and all(f & (own | CONTROL_FLAGS) for f in flags[start:stop]):
+                flags[start] |= own
+                flags[stop] |= own | int(RecordFlag.BARRIER | RecordFlag.MAY_FAIL)
+                end = stop
+        return flags
