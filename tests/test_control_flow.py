@@ -208,7 +208,7 @@ def test_scan_in_a_while_loop_in_a_scan():
     x = placeholder([None, 4])
 
     def row(r):
-        return tf.while_loop(lambda i, a: i < 3, lambda i, a: (i + 1, tf.scan(lambda s, e: s + e * 0.5, a)), (tf.constant(0), r))[1]
+        return counted(3, lambda a: (tf.scan(lambda s, e: s + e * 0.5, a),), r)[1]
     check([tf.map_fn(row, x)], {x: ramp(3, 4)}, {x: ramp(1, 4)})
 
 
