@@ -5,7 +5,7 @@
 Importing graphc imports neither Numba nor llvmlite; they come with the first run.
 """
 # ruff: noqa: F401, I001  (this file only hands names on; one name a line would make it a page of its own)
-from graphc import data, errors, initializers, losses, nn, train
+from graphc import data, errors, initializers, losses, math, nn, train
 from graphc.compiler import num_threads, set_num_threads
 from graphc.config import options
 from graphc.control import (
@@ -59,6 +59,7 @@ from graphc.functions.reduce import (
 from graphc.functions.selection import (
     boolean_mask, dynamic_partition, setdiff1d, unique, unique_with_counts,
 )
+from graphc.functions.special import digamma, erfinv, lbeta, lgamma, ndtri, polygamma, zeta
 from graphc.initializers import (
     constant_initializer, glorot_normal_initializer, glorot_uniform_initializer, ones_initializer,
     random_normal_initializer, random_uniform_initializer, truncated_normal_initializer,

@@ -148,7 +148,8 @@ def check_values(op, found, arrays, attrs):
                                 terms=max((a.size for a in arrays), default=1))
         else:
             exact = op.kind not in ULP or got.dtype.kind != "f"
-            assert_equal_values(got, by_numpy(op, arrays if exact else wide, attrs)[k], ulp=0 if exact else ULP[op.kind])
+            assert_equal_values(got, by_numpy(op, arrays if exact else wide, attrs)[k],
+                                ulp=0 if exact else getattr(op.rule, "ulp", ULP[op.kind]))
 
 
 # tests ------------------------------------------------------------------------------------------------

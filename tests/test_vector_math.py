@@ -13,6 +13,7 @@ from traced_kernels import elementwise
 
 from graphc.codegen.cpu.host import describe
 from graphc.codegen.cpu.math import FUNCTIONS
+from graphc.ops import special_values
 
 LIMIT = 4.0
 LONG = np.longdouble
@@ -42,7 +43,23 @@ REFERENCES = {
     "softplus": (softplus, lambda x: mpmath.log1p(mpmath.exp(x))),
     "rsqrt": (lambda x: 1 / np.sqrt(x), lambda x: 1 / mpmath.sqrt(x)),
     "pow": (np.power, mpmath.power), "atan2": (np.arctan2, mpmath.atan2),
+    "lgamma": (special_values.lgamma, lambda x: mpmath.log(abs(mpmath.gamma(x)))),
+    "digamma": (special_values.digamma, mpmath.digamma),
+    "trigamma": (special_values.trigamma, lambda x: mpmath.polygamma(1, x)),
+    "zeta": (functools.partial(special_values.zeta, 3), lambda x: mpmath.zeta(3, x)),
+    "erfinv": (special_values.erfinv, mpmath.erfinv), "ndtri": (special_values.ndtri, None),
+    "erfcx": (special_values.erfcx, lambda x: mpmath.exp(x * x) * mpmath.erfc(x)),
+    "bessel_i0e": (functools.partial(special_values.bessel_scaled, 0),
+                   lambda x: mpmath.exp(-abs(x)) * mpmath.besseli(0, x)),
+    "bessel_i1e": (functools.partial(special_values.bessel_scaled, 1),
+                   lambda x: mpmath.exp(-abs(x)) * mpmath.besseli(1, x)),
 }
+LIMITS = {("trigamma", "f64"): 6.0, ("zeta", "f64"): 6.0, ("bessel_i1e", "f64"): 5.0,
+          ("erfinv", "f64"): 6.0, ("ndtri", "f64"): 6.0}  # others: LIMIT
+COARSE = {("digamma", "f64"): 500.0}  # 80 bits are too few near its root: the mpmath test is the strict one
+# In f64 they have roots below 0, near which only the absolute error is small.
+ABOVE_ZERO = {("lgamma", "f64"), ("digamma", "f64"), ("trigamma", "f64")}
+TEXTS = {"zeta": "zeta(a, 3)"}
 UNARY = [name for name in REFERENCES if name not in ("pow", "atan2")]
 BOTH = [(name, dtype) for name in REFERENCES for dtype in FLOATS]
 
@@ -53,8 +70,11 @@ def inputs_of(name):
 
 @functools.cache
 def kernel(name, dtype, lanes=16):
-    arguments = ", ".join("ab"[:inputs_of(name)])
-    return elementwise(f"{name}({arguments})", [dtype] * inputs_of(name), dtype, lanes)
+    return elementwise(text_of(name), [dtype] * inputs_of(name), dtype, lanes)
+
+
+def text_of(name):
+    return TEXTS.get(name) or f"{name}({', '.join('ab'[:inputs_of(name)])})"
 
 
 # -- points
@@ -87,6 +107,13 @@ def random_points(dtype, count, seed=1):
 
 def points(name, dtype, count, seed=1):
     """Argument arrays for a function."""
+    arrays = all_points(name, dtype, count, seed)
+    if name == "ndtri" and dtype == "f64":  # C's erfc, which the reference inverts, is coarse below
+        arrays = [np.where(np.abs(a) < 1e-300, 0, a) for a in arrays]
+    return [np.abs(a) for a in arrays] if (name, dtype) in ABOVE_ZERO else arrays
+
+
+def all_points(name, dtype, count, seed):
     dtype, rng = FLOATS[dtype], np.random.default_rng(seed)
     special = special_points(dtype)
     if inputs_of(name) == 1:
@@ -167,6 +194,9 @@ def inside_domain(name, arrays):
         x = arrays[0].astype("f8")
     keep = np.all([np.isfinite(a) for a in arrays], axis=0) & (x != 0)
     keep &= {"log": x > 0, "log2": x > 0, "log10": x > 0, "rsqrt": x > 0, "log1p": x > -1, "acosh": x >= 1,
+             "lgamma": (x > 0) & (x < 1e100), "digamma": x > 1e-100, "trigamma": (x > 1e-30) & (x < 1e5),
+             "zeta": (x > 1e-30) & (x < 50), "erfinv": abs(x) < 1, "erfcx": (x > -20) & (x < 1e4),
+             "bessel_i0e": abs(x) < 1e4, "bessel_i1e": (abs(x) < 1e4) & (abs(x) > 1e-30),
              "asin": abs(x) <= 1, "acos": abs(x) <= 1, "atanh": abs(x) < 1, "pow": x > 0}.get(name, True)
     small = 800 if name in ("exp", "expm1", "exp2", "sinh", "cosh", "sigmoid", "softplus", "erfc") else np.inf
     keep &= np.abs(x) <= small
@@ -189,13 +219,14 @@ def test_whole_range(name, dtype):
         # SciPy flushes the smallest results.
         found = np.where(np.abs(found) < 1e-305, expected.astype("f8"), found)
     else:
-        expected, limit = reference(name, arrays), LIMIT
+        limit = COARSE.get((name, dtype)) or LIMITS.get((name, dtype), LIMIT)
+        expected = reference(name, arrays)
     errors = ulp_errors(found, expected, FLOATS[dtype])
     print(f"{name} {dtype}: {worst(errors, arrays, found)}")
     assert errors.max() <= limit, worst(errors, arrays, found)
 
 
-@pytest.mark.parametrize(("name", "dtype"), BOTH)
+@pytest.mark.parametrize(("name", "dtype"), [b for b in BOTH if REFERENCES[b[0]][1]])
 def test_against_mpmath(name, dtype):
     count = 20_000 if name in ("erf", "erfc") and dtype == "f64" else 600
     arrays = points(name, dtype, 10 * count, seed=7)
@@ -205,7 +236,7 @@ def test_against_mpmath(name, dtype):
     found = kernel(name, dtype)(*arrays)
     errors = ulp_errors(found, exact(name, arrays), FLOATS[dtype])
     print(f"{name} {dtype}: {worst(errors, arrays, found)}")
-    assert errors.max() <= LIMIT, worst(errors, arrays, found)
+    assert errors.max() <= LIMITS.get((name, dtype), LIMIT), worst(errors, arrays, found)
 
 
 @pytest.mark.parametrize("name", ["sin", "cos", "tan"])
@@ -239,8 +270,7 @@ def test_same_quality_without_fma(name, dtype):
     """The code for a processor without fused multiply-add or rounding instructions (it runs on any)."""
     plain = describe("generic", {}, "x86_64")
     arrays = points(name, dtype, 20_000, seed=4)
-    arguments = ", ".join("ab"[:inputs_of(name)])
-    found = elementwise(f"{name}({arguments})", [dtype] * inputs_of(name), dtype, 8, plain)(*arrays)
+    found = elementwise(text_of(name), [dtype] * inputs_of(name), dtype, 8, plain)(*arrays)
     errors = np.abs(ulp_errors(found, kernel(name, dtype)(*arrays).astype(LONG), FLOATS[dtype]))
     assert errors.max() <= 2 * LIMIT, worst(errors, arrays, found)
 
@@ -252,7 +282,7 @@ def test_every_function_is_tested():
 @pytest.mark.parametrize("name", [n for n in FUNCTIONS if n != "pow"])  # pow multiplies integers
 def test_integers_are_refused(name):
     with pytest.raises(TypeError, match="not defined for i32"):
-        elementwise(f"{name}({', '.join('ab'[:inputs_of(name)])})", ["i32"] * inputs_of(name), "i32")
+        elementwise(text_of(name), ["i32"] * inputs_of(name), "i32")
 
 
 @pytest.mark.exhaustive

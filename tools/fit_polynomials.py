@@ -36,6 +36,36 @@ def erfc_scaled(q):
     return (1 + 2 * x) * mp.exp(x * x) * mp.erfc(x)
 
 
+def stirling_rest(w):
+    """x (lgamma(x) - Stirling's formula) at x = 1 / sqrt(w)."""
+    x = 1 / mp.sqrt(w)
+    return x * (mp.loggamma(x) - ((x - mp.mpf(1) / 2) * mp.log(x) - x + mp.log(2 * mp.pi) / 2))
+
+
+def digamma_rest(w):
+    """x**2 (log(x) - 1/(2 x) - digamma(x)) at x = 1 / sqrt(w)."""
+    x = 1 / mp.sqrt(w)
+    return x * x * (mp.log(x) - 1 / (2 * x) - mp.digamma(x))
+
+
+def bessel_far(order):
+    """sqrt(x) exp(-x) I(x), u = 16/x - 1."""
+    def function(u):
+        x = 16 / (1 + u) if abs(1 + u) > mp.mpf("1e-3") else mp.mpf(16000)
+        return mp.sqrt(x) * mp.exp(-x) * mp.besseli(order, x)
+    return function
+
+
+def bessel_near(order):
+    """exp(-x) I(x) / x**order, u = x/4 - 1."""
+    def function(u):
+        x = 4 * (1 + u)
+        return mp.exp(-x) * (mp.besseli(order, x) / x**order if x else mp.mpf(1) / 2**order)
+    return function
+
+
+DIGAMMA_ROOT = mp.findroot(mp.digamma, mp.mpf("1.4616321449683623"))
+
 # name: (what it is, function, low, high, degree for f32, degree for f64); a degree of None leaves that table out
 FITS = {
     "EXP": ("(exp(r) - 1 - r) / r**2", lambda r: (mp.exp(r) - 1 - r) / r**2, -HALF_LN2, HALF_LN2, 4, 9),
@@ -61,6 +91,16 @@ FITS = {
                   None),
     "ERFC": ("(1 + 2x) exp(x**2) erfc(x), q = (x - 4)/(x + 4)", erfc_scaled,
              mp.mpf("-0.79"), mp.mpf("0.745"), None, 23),
+    "LGAMMA": ("lgamma(1 + z) / z", lambda z: mp.loggamma(1 + z) / z, -mp.mpf("0.501"), mp.mpf("0.501"), None, 27),
+    "LGAMMA2": ("lgamma(2 + z) / z", lambda z: mp.loggamma(2 + z) / z, -mp.mpf("0.501"), mp.mpf("0.501"), None, 18),
+    "STIRLING": ("x (lgamma(x) - (x - 1/2) log(x) + x - log(2 pi)/2), w = 1/x**2", stirling_rest, 0, mp.mpf(1) / 62, None, 8),
+    "DIGAMMA": ("digamma(1.5 + t) / (1.5 + t - root)", lambda t: mp.digamma(1.5 + t) / (1.5 + t - DIGAMMA_ROOT),
+                -mp.mpf("0.501"), mp.mpf("0.501"), None, 21),
+    "DIGAMMA_REST": ("x**2 (log(x) - 1/(2 x) - digamma(x)), w = 1/x**2", digamma_rest, 0, mp.mpf(1) / 62, None, 8),
+    "I0E_NEAR": ("exp(-x) I0(x), u = x/4 - 1", bessel_near(0), -1, 1, None, 27),
+    "I0E_FAR": ("sqrt(x) exp(-x) I0(x), u = 16/x - 1", bessel_far(0), -1, 1, None, 24),
+    "I1E_NEAR": ("exp(-x) I1(x) / x, u = x/4 - 1", bessel_near(1), -1, 1, None, 27),
+    "I1E_FAR": ("sqrt(x) exp(-x) I1(x), u = 16/x - 1", bessel_far(1), -1, 1, None, 24),
 }
 
 
@@ -104,6 +144,7 @@ CONSTANTS = {
     "HALF_PI_SHORT": (mp.pi / 2, {32: (24, 24, 24)}),
     "HALF_PI_LONG": (mp.pi / 2, {64: (33, 33, 33, 53)}),
     "TWO_OVER_PI": (2 / mp.pi, {32: (24,), 64: (53,)}),
+    "DIGAMMA_ROOT": (DIGAMMA_ROOT, {64: (53, 53)}),
     "THIRD": (mp.mpf(1) / 3, {64: (53, 53)}),
 }
 

@@ -52,6 +52,7 @@ class Elementwise:
     message: str = ""
     culprit: str = ""
     cost: int = 1  # about how many vector instructions an element costs: 1 for add, 10 for exp, 30 for pow
+    ulp: float = 4.0  # how far a kernel's value may be from the NumPy rule's, in units of the last place
 
 
 @dataclass(frozen=True)

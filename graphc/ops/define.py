@@ -42,7 +42,7 @@ def common_dtype(types, names, accepts: str, what: str = "dtypes differ") -> DTy
 
 def elementwise(name: str, inputs: str, *, doc: str, scalar: str, numpy: Callable, grad, samples, accepts: str = "number",
                 fixed: Mapping[str, DType] | None = None, result: DType | Callable | None = None, attrs=None, fails: str = "",
-                message: str = "", culprit: str = "", cost: int = 1, errors=(), nondiff=()) -> Op:
+                message: str = "", culprit: str = "", cost: int = 1, ulp: float = 4.0, errors=(), nondiff=()) -> Op:
     """An op that computes each element by itself. Inputs broadcast; those not in `fixed` share one dtype of `accepts`.
 
     result: the dtype of the result (default: the shared one), or a function of (shared dtype, attrs).
@@ -59,7 +59,7 @@ def elementwise(name: str, inputs: str, *, doc: str, scalar: str, numpy: Callabl
         out = result(dtype, attrs) if callable(result) else result or dtype
         return TensorType(out, broadcast_shapes(*(t.shape for t in types)))
     return Op(name, Kind.ELEMENTWISE, names, infer=infer, numpy=numpy, grad=grad, doc=doc, attrs=attrs or {},
-              rule=Elementwise(scalar, fails, message, culprit, cost), samples=as_samples(samples), errors=tuple(errors),
+              rule=Elementwise(scalar, fails, message, culprit, cost, ulp), samples=as_samples(samples), errors=tuple(errors),
               nondiff=tuple(nondiff))
 
 

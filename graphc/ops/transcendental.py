@@ -74,6 +74,15 @@ xdivy = elementwise(
     samples=[(real(3, 4), positive(3, 4)), (real(3, 1), positive(4))],
 )
 
+xlog1py = elementwise(
+    "xlog1py", "x y",
+    doc="x * log(1 + y), and 0 where x is 0; there the gradients are 0 too.",
+    scalar="select({x} == 0, 0, {x} * log1p({y}))", accepts="float", cost=17,
+    numpy=exactly(lambda x, y: np.where(x == 0, 0, x * np.log1p(y))),
+    grad=lambda dy, z, x, y: [dy * xlog1py(cast(not_equal(x, 0), dtype=x.dtype), y), dy * xdivy(x, 1 + y)],
+    samples=[(real(3, 4), positive(3, 4)), (real(3, 1), positive(4))],
+)
+
 # circles ------------------------------------------------------------------------------------------
 
 sin = elementwise(

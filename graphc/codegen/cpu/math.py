@@ -1,11 +1,12 @@
 """Vector math: the functions of f32 and f64 Vectors that a traced body may call.
 
 In: a Tracer.  Out: `functions(tracer)`.  All are right at zeros, denormal numbers, infinities and NaN, within 4 ulp
-over their whole range, and call no library.
+over their whole range (the gamma family apart: see LIMITS of tests/test_vector_math.py), and call no library.
 """
 from functools import partial
 
 from graphc.codegen.cpu import math_exp_log as exp_log
+from graphc.codegen.cpu import math_gamma as gamma
 from graphc.codegen.cpu import math_special as special
 from graphc.codegen.cpu import math_trig as trig
 
@@ -14,7 +15,9 @@ FUNCTIONS = {
         exp_log.exp, exp_log.exp2, exp_log.expm1, exp_log.log, exp_log.log2, exp_log.log10, exp_log.log1p,
         special.sigmoid, special.softplus, special.rsqrt, special.sinh, special.cosh, special.tanh, special.asinh,
         special.acosh, special.atanh, special.erf, special.erfc,
-        trig.sin, trig.cos, trig.tan, trig.asin, trig.acos, trig.atan, trig.atan2)},
+        trig.sin, trig.cos, trig.tan, trig.asin, trig.acos, trig.atan, trig.atan2,
+        gamma.lgamma, gamma.digamma, gamma.trigamma, gamma.zeta, gamma.erfinv, gamma.ndtri, gamma.erfcx,
+        gamma.bessel_i0e, gamma.bessel_i1e)},
     "pow": special.power_of_any,
 }
 

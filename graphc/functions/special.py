@@ -1,0 +1,92 @@
+"""Public special functions. All take floats; `name` names the result. Within 4 ulp unless their ops say otherwise."""
+from __future__ import annotations
+
+import math
+
+from graphc.errors import ArgumentError, ShapeError, report
+from graphc.functions.math import _of_one, _of_two
+from graphc.ir.node import Node, as_node, is_tensor
+from graphc.ops import compare, composite, elementwise, special, transcendental
+from graphc.ops.reduce import reduce_sum
+
+lgamma = _of_one(special.lgamma)
+digamma = _of_one(special.digamma)
+erfinv = _of_one(special.erfinv)
+ndtri = _of_one(special.ndtri)
+erfcx = _of_one(special.erfcx)
+bessel_i0e = _of_one(special.bessel_i0e)
+bessel_i1e = _of_one(special.bessel_i1e)
+xlog1py = _of_two(transcendental.xlog1py)
+
+
+def _number(value, what: str) -> float:
+    if is_tensor(value):
+        known = elementwise.constant_value(as_node(value))
+        value = None if known is None or known.ndim else known.item()
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise report(ArgumentError, f"{what}: the order must be a number that is known when the graph is built")
+    return value
+
+
+def zeta(x, q, name=None) -> Node:
+    """Hurwitz' zeta function, the sum of (q + k)**-x over k >= 0, of a number x > 1, for q > 0; NaN for q < 0."""
+    order = _number(x, "zeta")
+    if not order > 1:
+        raise report(ArgumentError, f"zeta: x = {order}", rule="the sum is finite for x > 1 only")
+    return special.zeta(as_node(q), order=int(order) if order == int(order) else float(order), name=name)
+
+
+def polygamma(a, x, name=None) -> Node:
+    """The derivative of order `a`, a whole number, of digamma; from order 2 on for x > 0, else NaN."""
+    order = _number(a, "polygamma")
+    if order < 0 or order != int(order):
+        raise report(ArgumentError, f"polygamma: a = {order}", rule="it is a whole number of at least 0")
+    if order < 2:
+        return (special.trigamma if order else special.digamma)(x, name=name)
+    scale = float((-1) ** (int(order) + 1) * math.factorial(int(order)))
+    return elementwise.multiply(special.zeta(as_node(x), order=int(order) + 1), scale, name=name)
+
+
+def lbeta(x, name=None) -> Node:
+    """log |beta| of the last axis: the sum of lgamma less lgamma of the sum; for two, the log of the beta function."""
+    x = as_node(x)
+    if not x.type.rank:
+        raise report(ShapeError, "lbeta: it takes at least one axis", [("x", x.describe())])
+    axes = (x.type.rank - 1,)
+    return elementwise.subtract(reduce_sum(special.lgamma(x), axes=axes), special.lgamma(reduce_sum(x, axes=axes)),
+                                name=name)
+
+
+def bessel_i0(x, name=None) -> Node:
+    """The modified Bessel function of order 0."""
+    x = as_node(x)
+    return elementwise.multiply(transcendental.exp(elementwise.absolute(x)), special.bessel_i0e(x), name=name)
+
+
+def bessel_i1(x, name=None) -> Node:
+    """The modified Bessel function of order 1."""
+    x = as_node(x)
+    return elementwise.multiply(transcendental.exp(elementwise.absolute(x)), special.bessel_i1e(x), name=name)
+
+
+def ndtr(x, name=None) -> Node:
+    """The standard normal distribution function: P(X <= x)."""
+    return elementwise.multiply(transcendental.erfc(as_node(x) * -math.sqrt(0.5)), 0.5, name=name)
+
+
+def log_ndtr(x, name=None) -> Node:
+    """log(ndtr(x)), finite also where ndtr(x) is too small for a float."""
+    x = as_node(x)
+    below = x < -1
+    far = compare.where(below, x, -1)
+    near = compare.where(below, 0, x)
+    tail = transcendental.log(0.5 * special.erfcx(far * -math.sqrt(0.5))) - 0.5 * elementwise.square(far)
+    body = transcendental.log1p(-0.5 * transcendental.erfc(near * math.sqrt(0.5)))
+    return compare.where(below, tail, body, name=name)
+
+
+def logit(x, name=None) -> Node:
+    """log(x / (1 - x)), the inverse of sigmoid."""
+    x = as_node(x)
+    composite.require_floats("logit", x=x)
+    return elementwise.subtract(transcendental.log(x), transcendental.log1p(-x), name=name)

@@ -1,0 +1,18 @@
+"""`graphc.math`: the functions of `tf.math`."""
+# ruff: noqa: F401, I001  (this file only hands names on)
+from graphc.functions.math import (
+    abs, accumulate_n, acos, acosh, add, add_n, asin, asinh, atan, atan2, atanh, ceil, cos, cosh, div_no_nan,
+    divide, equal, erf, erfc, exp, expm1, floor, floordiv, floormod, greater, greater_equal, is_finite, is_inf,
+    is_nan, less, less_equal, log, log1p, log_sigmoid, logical_and, logical_not, logical_or, logical_xor,
+    maximum, minimum, mod, multiply, negative, not_equal, pow, realdiv, reciprocal, rint, round, rsqrt, sigmoid,
+    sign, sin, sinh, sqrt, square, squared_difference, subtract, tan, tanh, truediv, trunc, truncatediv, xdivy,
+    xlogy,
+)
+from graphc.functions.reduce import (
+    argmax, argmin, count_nonzero, reduce_all, reduce_any, reduce_euclidean_norm, reduce_logsumexp, reduce_max,
+    reduce_mean, reduce_min, reduce_prod, reduce_std, reduce_sum, reduce_variance,
+)
+from graphc.functions.special import (
+    bessel_i0, bessel_i0e, bessel_i1, bessel_i1e, digamma, erfcx, erfinv, lbeta, lgamma, log_ndtr, logit, ndtr,
+    ndtri, polygamma, xlog1py, zeta,
+)
