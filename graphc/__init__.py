@@ -5,7 +5,7 @@
 Importing graphc imports neither Numba nor llvmlite; they come with the first run.
 """
 # ruff: noqa: F401, I001  (this file only hands names on; one name a line would make it a page of its own)
-from graphc import data, errors, initializers, losses, math, nn, train
+from graphc import data, errors, initializers, linalg, losses, math, nn, train
 from graphc.compiler import num_threads, set_num_threads
 from graphc.config import options
 from graphc.control import (
@@ -48,6 +48,10 @@ from graphc.functions.math import (
     to_int64, truediv, trunc, truncatediv, where, where_v2, xdivy, xlogy,
 )
 from graphc.functions.python import Assert, Print, numpy_function, py_func
+from graphc.functions.matrices import (
+    cholesky, cholesky_solve, cross, matrix_determinant, matrix_inverse, matrix_solve, matrix_solve_ls,
+    matrix_triangular_solve, norm, qr, self_adjoint_eig, self_adjoint_eigvals, svd,
+)
 from graphc.functions.random import (
     random_normal, random_uniform, set_random_seed, truncated_normal,
 )

@@ -10,7 +10,7 @@ from graphc.ir.types import as_dtype
 
 @dataclass(frozen=True)
 class Values:
-    """Random values of a shape: `kind` "real" in [low, high), "integer" in [low, high), or "boolean".
+    """Random values of a shape: `kind` "real" in [low, high), "integer" in [low, high), "boolean", or "definite" matrices.
 
     `dtype` None lets the test choose among the dtypes that the op accepts. `distinct` forbids ties. `named` axes may be
     replaced by named dims in tests (default: the first).
@@ -31,6 +31,8 @@ class Values:
             whole = rng.integers(int(self.low), int(self.high), self.shape)
             return whole.astype(as_dtype(self.dtype or dtype or "int64").numpy)
         values = rng.uniform(self.low, self.high, self.shape)
+        if self.kind == "definite" and self.shape[-2:-1] == self.shape[-1:]:
+            values = values @ np.swapaxes(values, -1, -2) + np.eye(self.shape[-1])
         if self.distinct and values.size:
             ranks = np.argsort(np.argsort(values.ravel())).reshape(self.shape)
             values = self.low + (ranks + 0.5) * (self.high - self.low) / values.size
@@ -55,3 +57,8 @@ def integer(*shape: int, low: int = -5, high: int = 6, dtype: str | None = None)
 def boolean(*shape: int) -> Values:
     """True and False."""
     return Values(shape, "boolean", dtype="bool")
+
+
+def definite(*shape: int) -> Values:
+    """Symmetric positive definite matrices."""
+    return Values(shape, "definite")

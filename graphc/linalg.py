@@ -1,0 +1,17 @@
+"""`graphc.linalg`: linear algebra by the names of `tf.linalg`."""
+# ruff: noqa: F401, I001  (this file only hands names on)
+from graphc.functions.arrays import eye, matrix_transpose
+from graphc.functions.linalg import einsum, matmul, matvec, tensordot, trace
+from graphc.functions.math import global_norm
+from graphc.functions.matrices import (
+    cholesky, cholesky_solve, cross, expm, logdet, norm, qr, slogdet, svd,
+)
+from graphc.functions.matrices import matrix_determinant as det
+from graphc.functions.matrices import matrix_inverse as inv
+from graphc.functions.matrices import matrix_solve as solve
+from graphc.functions.matrices import matrix_solve_ls as lstsq
+from graphc.functions.matrices import matrix_triangular_solve as triangular_solve
+from graphc.functions.matrices import self_adjoint_eig as eigh
+from graphc.functions.matrices import self_adjoint_eigvals as eigvalsh
+
+log_matrix_determinant, transpose = slogdet, matrix_transpose
