@@ -1,14 +1,14 @@
 """Runs a graph that host ops cut into segments: native programs and Python calls in turn."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from graphc.codegen.build import build
-from graphc.ir.graph import Graph
+from graphc.ir.graph import Graph, nested
 from graphc.ir.interpreter import bind_dims, bind_result, check_equations, evaluate
 from graphc.ir.node import RESULT, Node
 from graphc.ir.op import Kind
@@ -31,6 +31,8 @@ class Chain:
         self.order = graph.nodes()
         self.in_python = {i for n in self.order if n.op.kind is not Kind.SEGMENT for i in n.inputs} | set(graph.outputs)
         self.executables = {n: self.executable(n, kernels) for n in self.order if n.op.kind is Kind.SEGMENT}
+        self.bodies = {body: Chain(body, (), kernels) for n in self.order if n.op.kind is not Kind.SEGMENT
+                       for body in nested(n).values()}
 
     def executable(self, node: Node, kernels: Path | None) -> Executable:
         """The program of one segment."""
@@ -39,8 +41,8 @@ class Chain:
 
     @property
     def programs(self) -> list[Program]:
-        """The native programs, in order."""
-        return [e.program for e in self.executables.values()]
+        """The native programs, in order; those of branches and loops last."""
+        return [e.program for e in self.executables.values()] + [p for b in self.bodies.values() for p in b.programs]
 
     def sizes(self, arrays: Sequence[np.ndarray]) -> dict[str, int]:
         """The sizes of the dims that the feeds tell. Raises ShapeError when they do not fit together."""
@@ -68,11 +70,15 @@ class Chain:
             elif node.op is RESULT:
                 value[node] = value[node.inputs[0]][node.attrs["index"]]
             else:
-                value[node] = evaluate(node, [value[i] for i in node.inputs], number, env)
+                value[node] = evaluate(node, [value[i] for i in node.inputs], number, env, self.call)
                 if node.op.kind is Kind.HOST:
                     bind_result(node, value[node], env)
                     equations = check_equations(equations, env)
         return [value[o] for o in self.graph.outputs]
+
+    def call(self, body: Graph, values: Sequence, number: int, env: Mapping[str, int]) -> list:
+        """The results of a branch or of one iteration."""
+        return self.bodies[body].run([np.asarray(v) for v in values], dict(env), number)
 
     def parts(self, arrays: Sequence[np.ndarray]) -> list[tuple[Executable, Graph, list[np.ndarray]]]:
         """The native programs with their graphs, and what a run on these feeds gives to each."""

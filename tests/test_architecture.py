@@ -41,6 +41,7 @@ IMPORTS = {
     "passes/loops.py": ("contract add reshape_to transpose_to reduce_sum", "all iterations' products at once, and their sums"),
     "passes/simplify.py": ("add concat_values", "gradients of slices, added up, are put side by side"),
     "passes/rewrite.py": ("broadcast_to CLASSES", "a result gets the shape of what it replaces"),
+    "passes/segment.py": ("carry_sizes", "a body's native part is told the sizes of the graph around it"),
     "passes/thin_products.py": ("multiply reshape_to transpose_to reduce_sum cast", "a thin product becomes a sum of products"),
     "passes/widen.py": ("cast", "sums of 16-bit floats are made in float32"),
     "codegen/cpu/random.py": ("MULTIPLIERS ROUNDS TRUNCATED TRUNCATED_CENTRE TRUNCATED_MASS UNIFORM_BITS WEYL",

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 
 from graphc.errors import ArgumentError, GraphError, report
 from graphc.ir.container import get_default_graph
-from graphc.ir.graph import Graph, capture, substitute, topological
-from graphc.ir.node import INPUT, Node, as_node, input_node, is_tensor
+from graphc.ir.graph import Graph, capture, new_dims, substitute, topological, used_dims
+from graphc.ir.node import INPUT, RESULT, Node, as_node, input_node, is_tensor, make
 from graphc.ir.op import Kind
 from graphc.ir.types import Type
+from graphc.ops.python import after
 from graphc.passes.differentiate import differentiate
 from graphc.passes.resolve_state import resolve_state
 
@@ -105,8 +106,9 @@ def trace(name: str, function: Callable, types: Sequence[Type], form=None, label
 def _capture(body: Body, container, key, arguments, outputs, effects) -> None:
     """Cut the function out of the user's graph, and make it pure."""
     inner = {node for node, k in container.body_of.items() if k is key}
-    body.captured = _outside(body.name, container, inner, [*outputs, *effects])
-    graph = differentiate(capture(body.name, (*outputs, *effects), (*arguments, *body.captured)))
+    binders = {name: n for name, n in container.binders.items() if n in inner}
+    body.captured = _outside(body.name, container, inner, [*outputs, *effects, *binders.values()])
+    graph = differentiate(capture(body.name, (*outputs, *effects), (*arguments, *body.captured), binders))
     if any(n.op.kind is Kind.EFFECT or n.control for n in topological(graph.outputs)):
         graph = resolve_state(graph)
     writes = [o for o in graph.outputs if o.op.kind is Kind.EFFECT and o.op.rule.action == "write"]
@@ -114,13 +116,20 @@ def _capture(body: Body, container, key, arguments, outputs, effects) -> None:
     new_values = [w.inputs[1] for w in writes]
     names = _Names()
     stand_ins = {i: input_node(names.unique(i.label.rpartition("/")[2]), i.type, location=i.location) for i in graph.inputs}
-    pure = substitute(Graph(body.name, graph.inputs, (*values, *new_values)), stand_ins)
+    needed = _tensors(graph.required)
+    new = [make(after, (v, *needed), location=v.location) if needed else v for v in (*values, *new_values)]
+    pure = substitute(Graph(body.name, graph.inputs, tuple(new)), stand_ins)
     count = len(arguments) + len(body.captured)
     body.read = list(graph.inputs[count:])
     body.arguments = pure.inputs[:len(arguments)]
     body.inputs = dict(zip((*body.captured, *body.read), pure.inputs[len(arguments):], strict=True))
     body.outputs = pure.outputs[:len(values)]
     body.written = dict(zip((w.inputs[0] for w in writes), pure.outputs[len(values):], strict=True))
+
+
+def _tensors(nodes: Sequence[Node]) -> list[Node]:
+    """What stands for nodes as inputs: of one with several results the first."""
+    return [make(RESULT, (n,), {"index": 0}) if isinstance(n.type, tuple) and n.type else n for n in nodes]
 
 
 def _outside(name: str, container, inner: set[Node], roots) -> list[Node]:
@@ -176,8 +185,10 @@ def lift(bodies: Sequence[Body], varying: Sequence[Node], operands: Mapping[Node
     outside: dict[Node, Node] = dict(operands)
     for body in bodies:
         order = topological((*body.outputs, *body.written.values()))
+        told = {name for node in order for name in new_dims(node)}  # what uses these stays inside
         for node in order:
-            fixed = node.op.kind in LIFTED and not getattr(node.op.rule, "fails", "") or node.op.kind is Kind.CONSTANT
+            fixed = node.op.kind in LIFTED and not getattr(node.op.rule, "fails", "") and told.isdisjoint(used_dims(node))
+            fixed = fixed or node.op.kind is Kind.CONSTANT
             if node.op.kind is not Kind.INPUT and (not fixed or any(i in changes for i in node.inputs)):
                 changes.add(node)
         frontier = {i for n in order if n in changes for i in n.inputs if i not in changes and i.op.kind in LIFTED}

@@ -79,7 +79,8 @@ def sizes_of(node: Node, what: str) -> np.ndarray:
     if node not in bound:
         names = tuple(graph.fresh_dim() for _ in range(node.type.elements))
         if names:
-            selection.read_sizes(movement.reshape_to(node, shape=(len(names),)), dims=names)
+            with graph.beside(node):
+                selection.read_sizes(movement.reshape_to(node, shape=(len(names),)), dims=names)
         bound[node] = np.array(names, dtype=object).reshape(node.type.shape)
     return bound[node]
 

@@ -127,6 +127,17 @@ class Graph:
         finally:
             self._bodies = saved
 
+    @contextlib.contextmanager
+    def beside(self, node):
+        """What is made inside belongs to the body that `node` was made in, which may be an outer one."""
+        saved, key = self._bodies, self.body_of.get(node)
+        self._bodies = [] if key is None or key not in saved else saved[:saved.index(key) + 1]
+        try:
+            with self.control_dependencies(None):
+                yield
+        finally:
+            self._bodies = saved
+
     def is_visible(self, node) -> bool:
         """Whether a node may be used here: it was made in no body, or in one that is being built."""
         key = self.body_of.get(node)

@@ -40,8 +40,19 @@ class Graph:
     required: tuple[Node, ...] = ()
 
     def nodes(self) -> list[Node]:
-        """All nodes in an order in which inputs come first; the same order every time."""
-        return topological(self.outputs, first=(*self.inputs, *self.required))
+        """All nodes in an order in which inputs come first, and what tells a size before all that name it; the same order every
+        time.
+        """
+        order = topological(self.outputs, first=(*self.inputs, *self.required))
+        binders: dict[str, Node] = {}
+        for node in order:
+            for name in new_dims(node):
+                binders.setdefault(name, node)
+        if not binders:
+            return order
+        told = {n: tuple(dict.fromkeys(binders[d] for d in used_dims(n) if d in binders and binders[d] is not n))
+                for n in order if n.op.kind is not Kind.INPUT}
+        return topological(self.outputs, first=(*self.inputs, *self.required), after=told)
 
     def mapped(self, new: Mapping[Node, Node], equations: tuple[Equation, ...] | None = None) -> Graph:
         """The graph of the nodes that stand for this one's."""
@@ -58,8 +69,9 @@ class Graph:
         return print_graph(self)
 
 
-def topological(outputs: Iterable[Node], first: Iterable[Node] = ()) -> list[Node]:
-    """The nodes that `outputs` need, `first` ones first, each after its inputs and control inputs.
+def topological(outputs: Iterable[Node], first: Iterable[Node] = (),
+                after: Mapping[Node, tuple[Node, ...]] | None = None) -> list[Node]:
+    """The nodes that `outputs` need, `first` ones first, each after its inputs and control inputs, and after those of `after`.
 
     Iterative: a chain of a hundred thousand nodes is no problem. Raises GraphError for a cycle, naming it.
     """
@@ -78,7 +90,7 @@ def topological(outputs: Iterable[Node], first: Iterable[Node] = ()) -> list[Nod
                 stack.pop()
             else:
                 state[node] = 1
-                for needed in reversed(node.inputs + node.control):
+                for needed in reversed(node.inputs + node.control + (after.get(node, ()) if after else ())):
                     if state.get(needed) == 1:
                         path = [n for n in stack if state.get(n) == 1]
                         cycle = [n.label for n in path[path.index(needed):]] + [needed.label]

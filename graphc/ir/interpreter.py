@@ -1,7 +1,7 @@
 """The interpreter: runs a graph by the ops' NumPy rules, one node at a time. It is right by being obvious: the oracle."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,13 +41,15 @@ def interpret(graph: Graph, values: Sequence[np.ndarray], run: int = 0, env: Map
     return [value[o] for o in graph.outputs]
 
 
-def evaluate(node: Node, inputs: Sequence, run: int = 0, env: Mapping[str, int] | None = None):
-    """The value of one node for the values of its inputs, of exactly the node's dtype."""
+def evaluate(node: Node, inputs: Sequence, run: int = 0, env: Mapping[str, int] | None = None, call: Callable = interpret):
+    """The value of one node for the values of its inputs, of exactly the node's dtype. `call` runs the graphs that a branch or
+    a loop holds.
+    """
     attrs = {k: _concrete(v, env or {}) for k, v in node.attrs.items()}
     if node.op.kind in (Kind.REGION, Kind.SEGMENT):
         outputs = tuple(interpret(attrs["body"], inputs, run, env))
         return outputs if isinstance(node.type, tuple) else outputs[0]
-    context: dict[str, Any] = {"run": run, "env": env or {}}
+    context: dict[str, Any] = {"run": run, "env": env or {}, "call": call}
     if "type" in node.op.context:
         context["type"] = node.type.substitute(env or {})
     extra = {name: context[name] for name in node.op.context}

@@ -11,7 +11,7 @@ from graphc.errors import DTypeError, RuleError
 from graphc.ir import dims
 from graphc.ir.container import inherited_location
 from graphc.ir.graph import Graph
-from graphc.ir.interpreter import interpret, iteration_number
+from graphc.ir.interpreter import iteration_number
 from graphc.ir.node import RESULT, Node, input_node, make
 from graphc.ir.op import REQUIRED, Kind, Op
 from graphc.ir.types import TensorType, bool_, int64, same_dim, same_shape, shape_text, type_text
@@ -108,8 +108,8 @@ def _cond_type(pred, *operands, then, otherwise):
     return tuple(found)
 
 
-def _cond_numpy(pred, *operands, then, otherwise, run, env):
-    return tuple(interpret(then if pred else otherwise, operands, run, env))
+def _cond_numpy(pred, *operands, then, otherwise, run, env, call):
+    return tuple(call(then if pred else otherwise, operands, run, env))
 
 
 def _cond_grad(dy, y, pred, *operands, then, otherwise):
@@ -131,7 +131,7 @@ def _cond_grad(dy, y, pred, *operands, then, otherwise):
 cond: Op = Op(
     "cond", Kind.COND, ("pred", "*operands"), attrs={"then": REQUIRED, "otherwise": REQUIRED},
     doc="The results of the graph `then` on the operands where the scalar pred is true, else those of `otherwise`.",
-    infer=_cond_type, numpy=_cond_numpy, grad=_cond_grad, nondiff=("pred",), context=("run", "env"))
+    infer=_cond_type, numpy=_cond_numpy, grad=_cond_grad, nondiff=("pred",), context=("run", "env", "call"))
 
 
 # as long as ----------------------------------------------------------------------------------------
@@ -162,10 +162,10 @@ def _keeps_state(body: Graph, types, states: int) -> None:
                            f"{type_text(new.type)} after one iteration")
 
 
-def _while_numpy(*values, condition, body, states, run, env):
+def _while_numpy(*values, condition, body, states, run, env, call):
     state, shared, count = values[:states], values[states:], 0
-    while interpret(condition, (*state, *shared), iteration_number(run, count), env)[0]:
-        state = interpret(body, (*state, *shared), iteration_number(run, count), env)
+    while call(condition, (*state, *shared), iteration_number(run, count), env)[0]:
+        state = call(body, (*state, *shared), iteration_number(run, count), env)
         count += 1
     return (*state, np.int64(count))
 
@@ -185,7 +185,7 @@ while_loop = Op(
     "while_loop", Kind.WHILE, ("*inputs",), attrs={"condition": REQUIRED, "body": REQUIRED, "states": REQUIRED},
     doc="Runs the graph `body` on the first `states` inputs and its own results as long as the graph `condition` says so. Both "
         "take the other inputs too. Results: the last values, and the number of iterations.",
-    infer=_while_type, numpy=_while_numpy, grad=_while_grad, context=("run", "env"))
+    infer=_while_type, numpy=_while_numpy, grad=_while_grad, context=("run", "env", "call"))
 
 
 # once for each row ---------------------------------------------------------------------------------
@@ -204,11 +204,11 @@ def _scan_type(*types, body, states, sequences, length, reverse, history):
     return (*types[:states], *(t.with_shape((length, *t.shape)) for t in stacked))
 
 
-def _scan_numpy(*values, body, states, sequences, length, reverse, history, run, env):
+def _scan_numpy(*values, body, states, sequences, length, reverse, history, run, env, call):
     state, rows, shared = values[:states], values[states:states + sequences], values[states + sequences:]
     stacked = [np.zeros((length, *(t := o.type.substitute(env)).shape), t.dtype.numpy) for o in body.outputs[states:]]
     for t in reversed(range(length)) if reverse else range(length):
-        found = interpret(body, (*state, *(r[t] for r in rows), *shared), iteration_number(run, t), env)
+        found = call(body, (*state, *(r[t] for r in rows), *shared), iteration_number(run, t), env)
         state = found[:states]
         for whole, row in zip(stacked, found[states:], strict=True):
             whole[t] = row
@@ -247,7 +247,7 @@ scan = Op(
         "once for each of `length` rows (from the last with `reverse`). It gives new values of the variables and further "
         "results, which are stacked. Results: the last values, and the stacks; the last `history` of these hold what each "
         "iteration started from.",
-    infer=_scan_type, numpy=_scan_numpy, grad=_scan_grad, context=("run", "env"))
+    infer=_scan_type, numpy=_scan_numpy, grad=_scan_grad, context=("run", "env", "call"))
 
 
 def make_scan(body: Graph, states, sequences, shared, length, reverse: bool, after: Node | None = None) -> Node:

@@ -79,6 +79,15 @@ watch = Op(
 )
 
 
+after: Op = Op(
+    "after", Kind.HOST, ("x", "*needed"),
+    doc="x itself, once `needed` has run: in the bodies of loops and branches, which give nothing but results.",
+    infer=lambda x, *_: x, numpy=lambda x, *_: x, rule=Host(), nondiff=("needed",),
+    grad=lambda dy, y, x, *needed: [after(dy, *needed), *[None] * len(needed)],
+    samples=as_samples([sample(real(3, 2), real(2, dtype="float64"))]),
+)
+
+
 def _require_type(condition, *_, parts, summarize):
     if not condition.dtype.is_bool:
         raise RuleError("the condition must be bool", f"it is {condition.dtype.name}", DTypeError)

@@ -4,9 +4,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from graphc.ir import dims
-from graphc.ir.graph import Graph, new_dims, used_dims, users, with_inputs
+from graphc.ir.graph import Equation, Graph, nested, new_dims, rebuild, used_dims, users, with_inputs
 from graphc.ir.node import RESULT, Node, input_node, make
 from graphc.ir.op import Kind, Op
+from graphc.ir.types import Equations
+from graphc.ops.selection import carry_sizes
 from graphc.passes.manager import graph_pass
 
 
@@ -30,31 +32,58 @@ def segment(graph: Graph) -> Graph:
     A node runs in the last segment that is early enough for all who need it: so most are compiled together. Writes of
     variables are all in the last one, so that a run that fails writes nothing.
     """
-    return _Segmenter(graph).run() if any(is_host(n) for n in graph.nodes()) else graph
+    order = graph.nodes()
+    if any(n.op.kind is Kind.SEGMENT for n in order) or not any(is_host(n) for n in order):
+        return graph
+    return _cut(graph, False)
 
 
 def is_host(node: Node) -> bool:
-    """Whether Python runs a node, and not a kernel."""
-    return node.op.kind is Kind.HOST or node.op is RESULT and is_host(node.inputs[0])
+    """Whether Python runs a node, and not a kernel: a host op, or a branch or loop with one inside."""
+    if node.op is RESULT:
+        return is_host(node.inputs[0])
+    return node.op.kind is Kind.HOST or node.op.kind is not Kind.SEGMENT and any(
+        is_host(n) or n.op.kind is Kind.SEGMENT for body in nested(node).values() for n in body.nodes())
+
+
+def _cut(graph: Graph, is_body: bool) -> Graph:
+    def replace(node, inputs, control):
+        if node.op.kind is Kind.HOST or not is_host(node) or node.op is RESULT:
+            return None
+        bodies = {name: _cut(body, True) for name, body in nested(node).items()}
+        return make(node.op, inputs, {**node.attrs, **bodies}, name=node.name, location=node.location)
+    return _Segmenter(rebuild(graph, replace), is_body).run()
 
 
 def native_graphs(graph: Graph) -> list[Graph]:
     """What becomes a native program each: the segments of a graph, or the graph itself if it has no host ops."""
-    if any(n.op.kind is Kind.SEGMENT or is_host(n) for n in graph.nodes()):
-        return [n.attrs["body"] for n in graph.nodes() if n.op.kind is Kind.SEGMENT]
-    return [graph]
+    return _segments(graph) if any(n.op.kind is Kind.SEGMENT or is_host(n) for n in graph.nodes()) else [graph]
+
+
+def _segments(graph: Graph) -> list[Graph]:
+    """The bodies of the segments, those in branches and loops included."""
+    found = []
+    for node in graph.nodes():
+        if node.op.kind is Kind.SEGMENT:
+            found.append(node.attrs["body"])
+        elif is_host(node) and node.op is not RESULT:
+            found += [inner for body in nested(node).values() for inner in _segments(body)]
+    return found
 
 
 class _Segmenter:
-    """Round r of host ops runs before segment r. `round`: host node -> its round; `place`: native node -> its segment."""
+    """Round r of host ops runs before segment r. `round`: host node -> its round; `place`: native node -> its segment.
 
-    def __init__(self, graph: Graph):
-        self.graph = graph
+    is_body: the graph is that of a loop or a branch, which knows the dims of the graph around it.
+    """
+
+    def __init__(self, graph: Graph, is_body: bool):
+        self.graph, self.is_body = graph, is_body
         self.order = [n for n in graph.nodes() if n.op.kind not in (Kind.INPUT, Kind.CONSTANT)]
         self.users = users(self.order)
         self.round: dict[Node, int] = {}
         self.find_rounds()
-        self.last = max(self.round.values())
+        self.last = max(self.round.values(), default=0)
         self.place = self.places()
         self.new = {n: n for n in graph.nodes() if n.op.kind in (Kind.INPUT, Kind.CONSTANT)}
 
@@ -99,6 +128,7 @@ class _Segmenter:
         inside = set(members)
         sources = dict.fromkeys(i for n in members for i in n.inputs if i not in inside and i.op.kind is not Kind.CONSTANT)
         sources |= dict.fromkeys(self.carriers(number, members, list(sources)))
+        self.new |= {s: s for s in sources if s not in self.new}
         inner = {s: input_node(s.name, s.type, s.attrs["role"], s.location, s.attrs["variable"])
                  if s.op.kind is Kind.INPUT else input_node(s.name, s.type, location=s.location) for s in sources}
         inputs = tuple(inner.values())
@@ -107,7 +137,12 @@ class _Segmenter:
             inner[node] = with_inputs(node, tuple(inner[i] for i in node.inputs))
         outputs = [n for n in members if not isinstance(n.type, tuple)
                    and (n in self.graph.outputs or any(u not in inside for u in self.users.get(n, ())))]
-        body = Graph(f"{self.graph.name}_{number}", inputs, tuple(inner[o] for o in outputs))
+        equations: dict[Equation, None] = {}
+        for node in members:
+            with Equations() as found:
+                node.op.infer(*(i.type for i in node.inputs), **node.attrs)
+            equations |= {Equation(a, b, node.location): None for a, b in found.found}
+        body = Graph(f"{self.graph.name}_{number}", inputs, tuple(inner[o] for o in outputs), tuple(equations))
         single = len(outputs) == 1
         made = make(SEGMENT, tuple(self.new[s] for s in sources), {"body": body}, name=outputs[0].name if single else "",
                     location=outputs[0].location)
@@ -119,4 +154,8 @@ class _Segmenter:
         told = {name for s in sources for d in s.type.shape if (name := dims.linear_in(d)) is not None}
         missing = {n for node in (*members, *sources) for n in used_dims(node)} - told
         there = [*self.graph.inputs, *(n for n, k in self.round.items() if k <= number and not isinstance(n.type, tuple))]
-        return [n for n in there if not missing.isdisjoint(dims.names_in(n.type))]
+        found = [n for n in there if not missing.isdisjoint(dims.names_in(n.type))]
+        missing -= {name for n in found for name in dims.names_in(n.type)}
+        if self.is_body and missing:
+            found.append(make(carry_sizes, (), {"dims": tuple(dims.name(n) for n in sorted(missing))}))
+        return found

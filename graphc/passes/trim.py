@@ -25,7 +25,7 @@ def trim(graph: Graph) -> Graph:
     def replace(node, inputs, control):
         if node.op is RESULT and node.inputs[0] in found:
             return found[node.inputs[0]][node.attrs["index"]]
-        if not nested(node):
+        if node.op.kind not in _TRIMMERS:
             return None
         found[node] = _TRIMMERS[node.op.kind](node, inputs, used.get(node, set()))
         return make(GROUP, (), location=node.location)  # nothing needs it: its results have new ones

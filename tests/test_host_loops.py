@@ -1,0 +1,119 @@
+"""Branches and loops with host ops inside: Python runs them, around bodies that are compiled in segments."""
+import numpy as np
+import pytest
+
+import graphc as tf
+from graphc.compiler import Chained
+from graphc.config import options
+from graphc.errors import RunError
+
+
+@pytest.fixture(autouse=True)
+def fresh_graph():
+    with tf.Graph().as_default():
+        yield
+
+
+@pytest.fixture(params=["numpy", "cpu"])
+def device(request, monkeypatch):
+    monkeypatch.setattr(options, "device", request.param)
+    return request.param
+
+
+X = np.arange(12, dtype=np.float32).reshape(4, 3) - 5
+
+
+def run(fetches, feeds=None):
+    with tf.Session() as session:
+        found = session.run(fetches, feeds)
+        if options.device == "cpu":
+            assert [type(c) for c in session._compiled.values()] == [Chained]
+        return found
+
+
+def test_cond_with_a_mask_inside(device):
+    x, p = tf.placeholder(tf.float32, [None, 3]), tf.placeholder(tf.bool, [])
+    y = tf.cond(p, lambda: tf.reduce_sum(tf.boolean_mask(x, x > 0)), lambda: tf.reduce_sum(x) * 2)
+    slope, = tf.gradients(y, x)
+    for value, want, gradient in ((True, X[X > 0].sum(), X > 0), (False, 2 * X.sum(), np.full_like(X, 2))):
+        got = run([y, slope], {x: X, p: value})
+        assert got[0] == want
+        np.testing.assert_array_equal(got[1], gradient)
+
+
+def test_a_loop_whose_body_has_sizes_of_its_own(device):
+    """Each iteration makes a vector of another length."""
+    n = tf.placeholder(tf.int32, [])
+    total = tf.while_loop(lambda i, s: i < n, lambda i, s: (i + 1, s + tf.reduce_sum(tf.ones([i + 1, 2]))),
+                          [tf.constant(0), tf.constant(0.0)])[1]
+    for count in (3, 0, 1):
+        assert run(total, {n: count}) == count * (count + 1)
+
+
+def test_a_loop_that_uses_sizes_from_outside(device):
+    x, n = tf.placeholder(tf.float32, [None, 3]), tf.placeholder(tf.int32, [])
+
+    def body(i, s):
+        distinct = tf.unique(tf.cast(x[:, 0] / 4, tf.int32)).y
+        return i + 1, s + tf.zeros([n]) + tf.cast(tf.reduce_sum(distinct) + tf.shape(x)[0], tf.float32)
+    s = tf.while_loop(lambda i, s: i < 3, body, [tf.constant(0), tf.ones([n])])[1]
+    distinct = sum(set((X[:, 0] / 4).astype(np.int32).tolist()))
+    assert run(s, {x: X, n: 2}).tolist() == [1 + 3 * (distinct + 4)] * 2
+
+
+def test_gradient_of_a_loop_with_a_mask(device):
+    x = tf.placeholder(tf.float32, [None])
+    y = tf.while_loop(lambda i, s: i < 3, lambda i, s: (i + 1, s + tf.square(tf.reduce_sum(tf.boolean_mask(x, x > 0)) * s)),
+                      [tf.constant(0), tf.constant(0.1)])[1]
+    slope, = tf.gradients(y, x)
+    values = np.array([0.5, -1.0, 0.25], np.float32)
+    got = run([y, slope], {x: values})
+
+    def reference(v):
+        s = 0.1
+        for _ in range(3):
+            s = s + (v[v > 0].sum() * s) ** 2
+        return s
+    step = 1e-6
+    wide = values.astype(np.float64)
+    want = [(reference(wide + step * e) - reference(wide - step * e)) / (2 * step) for e in np.eye(3)]
+    np.testing.assert_allclose(got[0], reference(wide), rtol=1e-5)
+    np.testing.assert_allclose(got[1], want, rtol=1e-4)
+
+
+def test_python_in_a_loop_is_called_each_time(device):
+    calls = []
+
+    def look(i):
+        calls.append(int(i))
+        return i * 2
+    total = tf.while_loop(lambda i, s: i < 3, lambda i, s: (i + 1, s + tf.py_func(look, [i], tf.int32, shape=[])),
+                          [tf.constant(0), tf.constant(0)])[1]
+    assert run(total) == 6 and calls == [0, 1, 2]
+
+
+def test_an_assertion_in_a_loop_changes_nothing(device):
+    v, n = tf.Variable(0), tf.placeholder(tf.int32, [])
+
+    def body(i):
+        with tf.control_dependencies([tf.Assert(i < 2, ["too many:", i])]):
+            return i + 1
+    step = v.assign(tf.while_loop(lambda i: i < n, body, [tf.constant(0)]))
+    with tf.Session() as session:
+        session.run(v.initializer)
+        assert session.run(step, {n: 2}) == 2
+        with pytest.raises(RunError, match=r"(?s)the assertion failed: too many: \[2\].*test_host_loops.py"):
+            session.run(step, {n: 5})
+        assert session.run(v) == 2
+
+
+def test_random_numbers_in_such_a_loop(monkeypatch):
+    """Each iteration draws its own, the same ones on each device."""
+    def drawn(i, s):
+        return i + 1, s + tf.reduce_sum(tf.boolean_mask(tf.random_uniform([4], seed=1), [True, False, True, True]))
+    total = tf.while_loop(lambda i, s: i < 3, drawn, [tf.constant(0), tf.constant(0.0)])[1]
+    found = []
+    for name in ("numpy", "cpu"):
+        monkeypatch.setattr(options, "device", name)
+        found.append(run(total))
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
