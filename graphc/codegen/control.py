@@ -12,6 +12,7 @@ from graphc.codegen.copies import raw_copy
 from graphc.codegen.inplace import late_last, may_overwrite
 from graphc.codegen.kernel import LoopKernel
 from graphc.codegen.lower import Buffer, Call
+from graphc.codegen.recurrence import recurrence_call
 from graphc.codegen.statements import RUN
 from graphc.ir import dims
 from graphc.ir.dims import Size
@@ -156,7 +157,8 @@ def control_steps(node: Node, inputs: Sequence[Buffer], results: Sequence[Buffer
         test, *operands = inputs
         arms = [_arm(node.attrs[name], operands, results, lower) for name in ("then", "otherwise")]
         return [Branch(test, *arms)]
-    return _LoopLowering(node, inputs, results, lower).steps()
+    small = recurrence_call(node, inputs, results)
+    return [small] if small is not None else _LoopLowering(node, inputs, results, lower).steps()
 
 
 def _arm(body: Graph, operands: Sequence[Buffer], results: Sequence[Buffer], lower: Lower) -> list[Step]:

@@ -205,7 +205,31 @@ class ContractKernel:
     may_fail: bool = False
 
 
-Kernel = LoopKernel | ContractKernel
+@dataclass(frozen=True)
+class RecurrenceKernel:
+    """A loop over a few numbers, which stay in registers: `before` loads them; `body` computes `new` ones from `states`, as
+    long as `test` finds `condition` to hold, or without one `length` times; `after` stores them.
+
+    Names besides those of values: "t", the row of the iteration (from the last one on with `reverse`), and "count", the
+    number of iterations, known to `after`. A failed check ends the loop.
+    """
+
+    name: str = field(compare=False)
+    buffers: tuple[str, ...]
+    sizes: tuple[str, ...]
+    before: tuple[Statement, ...]
+    states: tuple[tuple[str, str], ...]  # (name, dtype)
+    test: tuple[Statement, ...]
+    condition: str
+    length: Int
+    reverse: bool
+    body: tuple[Statement, ...]
+    new: tuple[str, ...]
+    after: tuple[Statement, ...]
+    may_fail: bool = False
+
+
+Kernel = LoopKernel | ContractKernel | RecurrenceKernel
 
 
 def uses(statement: Statement) -> tuple[str, ...]:
@@ -224,6 +248,9 @@ def statements(kernel: Kernel) -> Iterator[Statement]:
             if operand.packing:
                 yield from operand.packing.prologue
         yield from kernel.epilogue
+    elif isinstance(kernel, RecurrenceKernel):
+        for part in (kernel.before, kernel.test, kernel.body, kernel.after):
+            yield from part
     else:
         yield from kernel.before
         for phase in kernel.phases:
@@ -240,6 +267,8 @@ def kernel_text(kernel: Kernel) -> str:
                  f"  # tile {kernel.rows}x{kernel.vectors} vectors",
                  *_operand_lines("a", kernel.a), *_operand_lines("b", kernel.b)]
         return "\n".join(lines + [f"    {_line(s)}" for s in kernel.epilogue] + ["}"])
+    if isinstance(kernel, RecurrenceKernel):
+        return "\n".join([head + "{", *_recurrence_lines(kernel), "}"])
     axes = ", ".join(f"{a}<{n}" for a, n in kernel.parallel) or "once"
     lines = [head + "{", f"  for {axes}:  # vectors along {kernel.vector}"]
     lines += [f"    {_line(s)}" for s in kernel.before]
@@ -258,6 +287,18 @@ def _operand_lines(name: str, operand: Operand) -> list[str]:
         return [f"    {name}: {_place(operand)}"]
     head = f"    {name}: {packing.value}, packed to {_place(operand)}  # vectors along {packing.along}"
     return [head, *(f"      {_line(s)}" for s in packing.prologue)]
+
+
+def _recurrence_lines(kernel: RecurrenceKernel) -> list[str]:
+    lines = [f"  {_line(s)}" for s in kernel.before]
+    if kernel.condition:
+        lines += ["  while:", *(f"    {_line(s)}" for s in kernel.test), f"    until not {kernel.condition}"]
+    else:
+        lines.append(f"  for t<{kernel.length}{', from the last on' if kernel.reverse else ''}:")
+    lines += [f"    {_line(s)}" for s in kernel.body]
+    if kernel.states:
+        lines.append(f"    {', '.join(n for n, _ in kernel.states)} = {', '.join(kernel.new)}")
+    return lines + [f"  {_line(s)}" for s in kernel.after]
 
 
 def _place(operand: Operand) -> str:
