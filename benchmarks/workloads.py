@@ -14,6 +14,7 @@ CHECK_STEPS = 20        # the losses of all peers must agree after so many steps
 TOLERANCE = 1e-3        # relative
 
 SGD_RATE = 0.01
+MOMENTUM = 0.5
 ADAM_RATE, ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON = 1e-3, 0.9, 0.999, 1e-8
 GELU_SCALARS = (1.1, 0.1, 0.9)      # a, b, c
 
@@ -51,6 +52,26 @@ def _mlp(name: str, hidden: int, batch: int, trains: bool) -> Workload:
     return Workload(name, "mlp_infer", doc, layers, batch, flops=first + second)
 
 
+LENET = ((10, 1, 5, 5), (20, 10, 5, 5), (320, 50), (50, 10))  # filters as PyTorch lays them out; matrices [in, out]
+LSTM_STEPS = 50
+
+
+def _lenet(name: str, batch: int, trains: bool) -> Workload:
+    flops = 2 * batch * (24 * 24 * 10 * 25 + 8 * 8 * 20 * 250 + 320 * 50 + 500)
+    what = "log-softmax and NLL, SGD with momentum" if trains else "its logits"
+    return Workload(name, "lenet_train" if trains else "lenet_infer",
+                    f"1x28x28: conv 5x5 to 10, pool, relu, conv 5x5 to 20, pool, relu, 320-50 relu, 50-10, {what}, batch {batch}",
+                    (1, 28, 28), batch, flops=3 * flops if trains else flops)
+
+
+def _lstm(name: str, batch: int, trains: bool) -> Workload:
+    flops = LSTM_STEPS * 2 * batch * 4 * 128 * (64 + 128 + 128 + 128)
+    what = "cross entropy, Adam" if trains else "its logits"
+    return Workload(name, "lstm_train" if trains else "lstm_infer",
+                    f"two LSTM layers, 64 inputs, 128 units, {LSTM_STEPS} steps, last output to 10 classes, {what}, batch {batch}",
+                    (64, 128, 128, 10), batch, flops=3 * flops if trains else flops)
+
+
 def _product(name: str, m: int, n: int, k: int) -> Workload:
     return Workload(name, "product", f"({m}x{k}) times ({k}x{n}), one thread", (m, n, k), m, threads=1,
                     flops=2 * m * n * k)
@@ -71,6 +92,13 @@ WORKLOADS = {workload.name: workload for workload in (
     Workload("small_call", "dot", "two feeds of 4 floats, their inner product", (4,), 4, flops=8),
     Workload("new_batch", "mlp_infer", "784-128(relu)-10, its logits: first call with a batch size never seen",
              (784, 128, 10), 32),
+    _lenet("lenet_train_b64", 64, trains=True),
+    _lenet("lenet_infer_b1", 1, trains=False),
+    _lenet("lenet_infer_b64", 64, trains=False),
+    _lstm("lstm_train", 32, trains=True),
+    _lstm("lstm_infer_b1", 1, trains=False),
+    # Rates above 3.57 make the recurrence chaotic: two right answers would have nothing in common.
+    Workload("loop_100k", "loop", "100,000 iterations of x = 2.9 x (1 - x) in a compiled loop", (1,), 1, threads=1),
     _product("product_32x128x784", 32, 128, 784),
     _product("product_512", 512, 512, 512),
 )}
@@ -80,10 +108,23 @@ def initial_weights(workload: Workload) -> list[np.ndarray]:
     """Weights and biases layer by layer, uniform in ±1/sqrt(fan in); the scalars of `gelu_fwd`; else none."""
     if workload.kind == "gelu":
         return [np.array(value, np.float32) for value in GELU_SCALARS]
-    if workload.kind in ("product", "dot"):
+    if workload.kind in ("product", "dot", "loop"):
         return []
     generator = np.random.default_rng(1)
     weights = []
+    if workload.kind.startswith("lenet"):
+        for shape in LENET:
+            bound = 1 / np.sqrt(np.prod(shape[1:]) if len(shape) > 2 else shape[0])
+            weights.append(aligned(generator.uniform(-bound, bound, shape).astype(np.float32)))
+            weights.append(np.zeros(shape[0] if len(shape) > 2 else shape[1], np.float32))
+        return weights
+    if workload.kind.startswith("lstm"):
+        inputs, units, _, classes = workload.sizes
+        for fan_in, width in ((inputs + units, 4 * units), (2 * units, 4 * units), (units, classes)):
+            bound = 1 / np.sqrt(fan_in)  # gates in the order i, j, f, o
+            weights.append(aligned(generator.uniform(-bound, bound, (fan_in, width)).astype(np.float32)))
+            weights.append(np.zeros(width, np.float32))
+        return weights
     for fan_in, width in zip(workload.sizes, workload.sizes[1:], strict=False):
         bound = 1 / np.sqrt(fan_in)
         weights.append(aligned(generator.uniform(-bound, bound, (fan_in, width)).astype(np.float32)))
@@ -118,6 +159,14 @@ def _feed(workload: Workload, generator: np.random.Generator, labels: type) -> t
         return normal(batch, sizes[0]), generator.integers(0, sizes[-1], batch).astype(labels)
     if workload.kind == "mlp_infer":
         return (normal(batch, sizes[0]),)
+    if workload.kind.startswith("lenet"):
+        x = normal(batch, *sizes)
+        return (x, generator.integers(0, 10, batch).astype(labels)) if workload.trains else (x,)
+    if workload.kind.startswith("lstm"):
+        x = normal(batch, LSTM_STEPS, sizes[0])
+        return (x, generator.integers(0, sizes[-1], batch).astype(labels)) if workload.trains else (x,)
+    if workload.kind == "loop":
+        return (np.array(generator.uniform(0.1, 0.9), np.float32),)
     if workload.kind == "gelu":
         return (normal(*sizes),)
     if workload.kind == "dot":

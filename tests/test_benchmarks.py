@@ -64,10 +64,16 @@ def test_arithmetic_is_counted():
     assert WORKLOADS["mlp10_train"].flops == 2 * 32 * (2 * 784 * 10 + 3 * 10 * 10)
 
 
+NETS = {"lenet_train", "lenet_infer", "lstm_train", "lstm_infer"}
+# What nobody would write in a peer, or what it takes minutes to compile there.
+LEFT_OUT = {"numpy": NETS | {"loop"}, "pytensor": NETS | {"loop"}, "torch": {"loop"}, "torch_compile": {"loop"},
+            "numba": {workload.kind for workload in WORKLOADS.values()} - {"loop"}}
+
+
 @pytest.mark.parametrize("peer", peers.PEERS)
 def test_every_peer_has_code_for_every_workload(peer):
     module = peers.load(peer)
-    assert {workload.kind for workload in WORKLOADS.values()} <= set(module.BUILDERS)
+    assert {workload.kind for workload in WORKLOADS.values()} - set(module.BUILDERS) == LEFT_OUT.get(peer, set())
     assert module.LABELS in (np.int32, np.int64)
 
 

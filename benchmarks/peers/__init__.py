@@ -23,6 +23,7 @@ PEERS = {
     "tensorflow": "tensorflow1",
     "tensorflow_xla": "tensorflow1_xla",
     "pytensor": "pytensor_numba",
+    "numba": "numba_plain",
 }
 
 

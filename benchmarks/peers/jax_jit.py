@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.workloads import ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON, ADAM_RATE, SGD_RATE, Workload
+from benchmarks.workloads import ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON, ADAM_RATE, MOMENTUM, SGD_RATE, Workload
 
 LABELS = np.int32       # its own integer
 jax = jnp = None
@@ -115,7 +115,73 @@ def product(workload: Workload, weights: list[np.ndarray]):
     return inference(jnp.matmul)
 
 
+def lenet_logits(weights, x):
+    f1, b1, f2, b2, w3, b3, w4, b4 = weights
+    for kernel, bias in ((f1, b1), (f2, b2)):
+        x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID") + bias[:, None, None]
+        x = jax.nn.relu(jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 1, 2, 2), (1, 1, 2, 2), "VALID"))
+    return jax.nn.relu(x.reshape(-1, 320) @ w3 + b3) @ w4 + b4
+
+
+def lstm_logits(weights, x):
+    k1, b1, k2, b2, w, b = weights
+    rows = x.swapaxes(0, 1)
+    for kernel, bias in ((k1, b1), (k2, b2)):
+        units = bias.shape[0] // 4
+        state = kernel[-units:]
+
+        def step(carried, row, state=state):
+            h, c = carried
+            i, j, f, o = jnp.split(row + h @ state, 4, 1)
+            c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(j)
+            h = jax.nn.sigmoid(o) * jnp.tanh(c)
+            return (h, c), h
+        start = jnp.zeros((x.shape[0], units))
+        rows = jax.lax.scan(step, (start, start), rows @ kernel[:-units] + bias)[1]
+    return rows[-1] @ w + b
+
+
+def classified(logits):
+    """The mean cross entropy of a net's logits."""
+    def loss(weights, x, y):
+        return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(logits(weights, x)), y[:, None], axis=1))
+    return loss
+
+
+def momentum(weights, gradients, state):
+    state = [MOMENTUM * v + g for v, g in zip(state, gradients, strict=True)]
+    return [w - SGD_RATE * v for w, v in zip(weights, state, strict=True)], state
+
+
+def lenet_train(workload: Workload, initial: list[np.ndarray]):
+    return trainer(classified(lenet_logits), initial, momentum, [jnp.zeros(weight.shape) for weight in initial])
+
+
+def lenet_infer(workload: Workload, weights: list[np.ndarray]):
+    return inference(lambda *values: lenet_logits(values[:-1], values[-1]), *weights)
+
+
+def lstm_train(workload: Workload, initial: list[np.ndarray]):
+    def zeros():
+        return [jnp.zeros(weight.shape) for weight in initial]
+
+    return trainer(classified(lstm_logits), initial, adam, (jnp.zeros(()), zeros(), zeros()))
+
+
+def lstm_infer(workload: Workload, weights: list[np.ndarray]):
+    return inference(lambda *values: lstm_logits(values[:-1], values[-1]), *weights)
+
+
+def loop(workload: Workload, weights: list[np.ndarray]):
+    return inference(lambda x: jax.lax.fori_loop(0, 100_000, lambda _, x: 2.9 * x * (1 - x), x))
+
+
 BUILDERS = {
+    "lenet_train": lenet_train,
+    "lenet_infer": lenet_infer,
+    "lstm_train": lstm_train,
+    "lstm_infer": lstm_infer,
+    "loop": loop,
     "linreg_train": linreg,
     "logreg_train": logreg,
     "mlp_train": mlp_train,

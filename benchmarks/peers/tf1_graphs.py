@@ -10,7 +10,16 @@ import math
 
 import numpy as np
 
-from benchmarks.workloads import ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON, ADAM_RATE, SGD_RATE, Workload
+from benchmarks.workloads import (
+    ADAM_BETA1,
+    ADAM_BETA2,
+    ADAM_EPSILON,
+    ADAM_RATE,
+    LSTM_STEPS,
+    MOMENTUM,
+    SGD_RATE,
+    Workload,
+)
 
 
 def linear_training(tf, workload: Workload, weights: list[np.ndarray]):
@@ -62,7 +71,79 @@ def product(tf, workload: Workload, weights: list[np.ndarray]):
     return tf.matmul, [(tf.float32, [m, k]), (tf.float32, [k, n])]
 
 
+def lenet_logits(tf, x, weights: list[np.ndarray]):
+    """Filters and the first matrix come in PyTorch's order; TensorFlow keeps channels last, in which it is at its fastest."""
+    f1, b1, f2, b2, w3, b3, w4, b4 = weights
+    last = [f.transpose(2, 3, 1, 0).copy() for f in (f1, f2)]
+    w3 = w3.reshape(20, 4, 4, 50).transpose(1, 2, 0, 3).reshape(320, 50)
+    x = tf.reshape(x, [-1, 28, 28, 1])
+    for kernel, bias in zip(last, (b1, b2), strict=True):
+        x = tf.nn.conv2d(x, tf.Variable(kernel), [1, 1, 1, 1], "VALID") + tf.Variable(bias)
+        x = tf.nn.relu(tf.nn.max_pool(x, [1, 2, 2, 1], [1, 2, 2, 1], "VALID"))
+    x = tf.nn.relu(tf.matmul(tf.reshape(x, [-1, 320]), tf.Variable(w3)) + tf.Variable(b3))
+    return tf.matmul(x, tf.Variable(w4)) + tf.Variable(b4)
+
+
+def lenet(tf, workload: Workload, weights: list[np.ndarray]):
+    def make(x, y=None):
+        logits = lenet_logits(tf, x, weights)
+        if y is None:
+            return logits
+        loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=y, logits=logits))
+        return [loss, tf.train.MomentumOptimizer(SGD_RATE, MOMENTUM).minimize(loss)]
+
+    inputs = [(tf.float32, [None, *workload.sizes])]
+    return make, [*inputs, (tf.int32, [None])] if workload.trains else inputs
+
+
+def lstm_layer(tf, x, kernel: np.ndarray, bias: np.ndarray, scope: str):
+    """Outputs [batch, time, units]. TensorFlow has lost its cells to Keras, so there it is unrolled by hand, its fastest way."""
+    units = bias.size // 4
+    try:
+        cell = tf.nn.rnn_cell.LSTMCell(units, initializer=tf.constant_initializer(kernel), forget_bias=0.0)
+    except AttributeError:
+        return unrolled_lstm(tf, x, tf.Variable(kernel), tf.Variable(bias), units)
+    return tf.nn.dynamic_rnn(cell, x, dtype=tf.float32, scope=scope)[0]
+
+
+def unrolled_lstm(tf, x, kernel, bias, units: int):
+    h = c = tf.zeros([tf.shape(x)[0], units])
+    outputs = []
+    for row in tf.unstack(x, axis=1):
+        i, j, f, o = tf.split(tf.matmul(tf.concat([row, h], 1), kernel) + bias, 4, axis=1)
+        c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(j)
+        h = tf.sigmoid(o) * tf.tanh(c)
+        outputs.append(h)
+    return tf.stack(outputs, 1)
+
+
+def lstm(tf, workload: Workload, weights: list[np.ndarray]):
+    def make(x, y=None):
+        k1, b1, k2, b2, w, b = weights
+        outputs = lstm_layer(tf, lstm_layer(tf, x, k1, b1, "first"), k2, b2, "second")
+        logits = tf.matmul(outputs[:, -1], tf.Variable(w)) + tf.Variable(b)
+        if y is None:
+            return logits
+        loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=y, logits=logits))
+        return [loss, tf.train.AdamOptimizer(ADAM_RATE, ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON).minimize(loss)]
+
+    inputs = [(tf.float32, [None, LSTM_STEPS, workload.sizes[0]])]
+    return make, [*inputs, (tf.int32, [None])] if workload.trains else inputs
+
+
+def loop(tf, workload: Workload, weights: list[np.ndarray]):
+    def make(x):
+        return tf.while_loop(lambda i, x: i < 100_000, lambda i, x: (i + 1, 2.9 * x * (1 - x)), (0, x))[1]
+
+    return make, [(tf.float32, [])]
+
+
 GRAPHS = {
+    "lenet_train": lenet,
+    "lenet_infer": lenet,
+    "lstm_train": lstm,
+    "lstm_infer": lstm,
+    "loop": loop,
     "linreg_train": linear_training,
     "logreg_train": linear_training,
     "mlp_train": mlp_training,

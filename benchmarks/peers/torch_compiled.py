@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.peers import torch_eager as eager
-from benchmarks.workloads import ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON, ADAM_RATE, SGD_RATE, Workload
+from benchmarks.workloads import ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON, ADAM_RATE, MOMENTUM, SGD_RATE, Workload
 
 LABELS = eager.LABELS
 torch = None
@@ -71,6 +71,51 @@ def mlp_train(workload: Workload, initial: list[np.ndarray]):
     return trainer(eager.mlp_loss, initial, adam, [torch.zeros(()), zeros(), zeros()])
 
 
+def momentum(weights, gradients, state) -> None:
+    for weight, gradient, velocity in zip(weights, gradients, state, strict=True):
+        velocity.mul_(MOMENTUM).add_(gradient)
+        weight.sub_(velocity, alpha=SGD_RATE)
+
+
+def lenet_train(workload: Workload, initial: list[np.ndarray]):
+    return trainer(eager.lenet_loss, initial, momentum, [torch.zeros(weight.shape) for weight in initial])
+
+
+def lenet_infer(workload: Workload, weights: list[np.ndarray]):
+    compiled = torch.compile(eager.lenet_logits, fullgraph=True)
+    return eager.inference(compiled, weights)
+
+
+def lstm_logits(x, k1, b1, k2, b2, w, b):
+    """Unrolled: the compiler does not take the LSTM module apart."""
+    rows = list(x.unbind(1))
+    for kernel, bias in ((k1, b1), (k2, b2)):
+        units = bias.shape[0] // 4
+        inputs = torch.addmm(bias, torch.cat(rows), kernel[:-units]).chunk(len(rows))
+        h = c = torch.zeros(x.shape[0], units)
+        for t, row in enumerate(inputs):
+            i, j, f, o = torch.addmm(row, h, kernel[-units:]).chunk(4, 1)
+            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(j)
+            h = torch.sigmoid(o) * torch.tanh(c)
+            rows[t] = h
+    return torch.addmm(b, rows[-1], w)
+
+
+def lstm_loss(x, y, *weights):
+    return torch.nn.functional.cross_entropy(lstm_logits(x, *weights), y)
+
+
+def lstm_train(workload: Workload, initial: list[np.ndarray]):
+    def zeros():
+        return [torch.zeros(weight.shape) for weight in initial]
+
+    return trainer(lstm_loss, initial, adam, [torch.zeros(()), zeros(), zeros()])
+
+
+def lstm_infer(workload: Workload, weights: list[np.ndarray]):
+    return eager.inference(torch.compile(lstm_logits, fullgraph=True), weights)
+
+
 def mlp_infer(workload: Workload, weights: list[np.ndarray]):
     compiled = torch.compile(eager.logits_of, fullgraph=True)
     if workload.name != "new_batch":
@@ -96,6 +141,10 @@ def product(workload: Workload, weights: list[np.ndarray]):
 
 
 BUILDERS = {
+    "lenet_train": lenet_train,
+    "lenet_infer": lenet_infer,
+    "lstm_train": lstm_train,
+    "lstm_infer": lstm_infer,
     "linreg_train": linreg,
     "logreg_train": logreg,
     "mlp_train": mlp_train,

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.workloads import ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON, ADAM_RATE, SGD_RATE, Workload
+from benchmarks.workloads import ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON, ADAM_RATE, MOMENTUM, SGD_RATE, Workload
 
 LABELS = np.int64       # what its losses ask for
 torch = functional = None
@@ -113,7 +113,65 @@ def product(workload: Workload, weights: list[np.ndarray]):
     return inference(torch.mm, weights)
 
 
+def lenet_logits(x, f1, b1, f2, b2, w3, b3, w4, b4):
+    for kernel, bias in ((f1, b1), (f2, b2)):
+        x = torch.relu(functional.max_pool2d(functional.conv2d(x, kernel, bias), 2))
+    return torch.addmm(b4, torch.relu(torch.addmm(b3, x.flatten(1), w3)), w4)
+
+
+def lenet_loss(x, y, *weights):
+    return functional.nll_loss(functional.log_softmax(lenet_logits(x, *weights), 1), y)
+
+
+def lenet_train(workload: Workload, initial: list[np.ndarray]):
+    weights = parameters(initial)
+    return trainer(weights, torch.optim.SGD(weights, lr=SGD_RATE, momentum=MOMENTUM, fused=True), lenet_loss)
+
+
+def lenet_infer(workload: Workload, weights: list[np.ndarray]):
+    return inference(lenet_logits, weights)
+
+
+def lstm_net(initial: list[np.ndarray]):
+    """(network, the weights that are trained). PyTorch has a second bias, which stays zero, and the gates i, f, j, o."""
+    k1, b1, k2, b2, w, b = initial
+    units = w.shape[0]
+    net = torch.nn.LSTM(k1.shape[0] - units, units, 2, batch_first=True)
+    order = np.concatenate([np.arange(units) + units * g for g in (0, 2, 1, 3)])
+    with torch.no_grad():
+        for layer, (kernel, bias) in enumerate(((k1, b1), (k2, b2))):
+            kernel, inputs = kernel[:, order].T, kernel.shape[0] - units
+            values = {"weight_ih": kernel[:, :inputs], "weight_hh": kernel[:, inputs:], "bias_ih": bias[order], "bias_hh": bias * 0}
+            for name, value in values.items():
+                getattr(net, f"{name}_l{layer}").copy_(torch.from_numpy(np.ascontiguousarray(value)))
+            getattr(net, f"bias_hh_l{layer}").requires_grad_(False)
+    w, b = parameters([w, b])
+
+    def logits(x):
+        return torch.addmm(b, net(x)[0][:, -1], w)
+    return logits, [*(p for p in net.parameters() if p.requires_grad), w, b]
+
+
+def lstm_train(workload: Workload, initial: list[np.ndarray]):
+    logits, weights = lstm_net(initial)
+    return trainer(weights, adam(weights), lambda x, y, *_: functional.cross_entropy(logits(x), y))
+
+
+def lstm_infer(workload: Workload, initial: list[np.ndarray]):
+    logits, _ = lstm_net(initial)
+
+    def call(x):
+        with torch.inference_mode():
+            return logits(torch.from_numpy(x)).numpy()
+
+    return call
+
+
 BUILDERS = {
+    "lenet_train": lenet_train,
+    "lenet_infer": lenet_infer,
+    "lstm_train": lstm_train,
+    "lstm_infer": lstm_infer,
     "linreg_train": linreg,
     "logreg_train": logreg,
     "mlp_train": mlp_train,

@@ -8,7 +8,7 @@ depends on rows of sequences, else it is the same in all iterations. Three moves
 - sink: a product of a carried value and one that stays, which is only stacked, is taken of the stacked factor after the loop;
 - sum: a loop variable to which each iteration adds a product, or the sum of a value, becomes one product (sum) after the loop.
 
-What stays of a loop's products is read in order (`straighten`). So the time steps of a recurrent layer keep one product, that of
+What stays of a product is read in order (`straighten`). So the time steps of a recurrent layer keep one product, that of
 the state, and its weights' gradients are one product each.
 """
 from __future__ import annotations
