@@ -60,7 +60,7 @@ def _lenet(name: str, batch: int, trains: bool) -> Workload:
     flops = 2 * batch * (24 * 24 * 10 * 25 + 8 * 8 * 20 * 250 + 320 * 50 + 500)
     what = "log-softmax and NLL, SGD with momentum" if trains else "its logits"
     return Workload(name, "lenet_train" if trains else "lenet_infer",
-                    f"1x28x28: conv 5x5 to 10, pool, relu, conv 5x5 to 20, pool, relu, 320-50 relu, 50-10, {what}, batch {batch}",
+                    f"1x28x28: conv 5x5 to 10, pool, relu, conv 5x5 to 20, pool, relu, 320-50 relu, 50-10, {what}, b{batch}",
                     (1, 28, 28), batch, flops=3 * flops if trains else flops)
 
 
@@ -68,7 +68,7 @@ def _lstm(name: str, batch: int, trains: bool) -> Workload:
     flops = LSTM_STEPS * 2 * batch * 4 * 128 * (64 + 128 + 128 + 128)
     what = "cross entropy, Adam" if trains else "its logits"
     return Workload(name, "lstm_train" if trains else "lstm_infer",
-                    f"two LSTM layers, 64 inputs, 128 units, {LSTM_STEPS} steps, last output to 10 classes, {what}, batch {batch}",
+                    f"two LSTM layers, 64 inputs, 128 units, {LSTM_STEPS} steps, last output to 10 classes, {what}, b{batch}",
                     (64, 128, 128, 10), batch, flops=3 * flops if trains else flops)
 
 

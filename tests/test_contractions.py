@@ -8,7 +8,7 @@ from graphc.ir import dims
 from graphc.ir.container import detached
 from graphc.ir.graph import Graph
 from graphc.ir.interpreter import interpret
-from graphc.ir.node import input_node
+from graphc.ir.node import as_node, input_node
 from graphc.ir.types import TensorType, as_dtype
 from graphc.ops.composite import gelu
 from graphc.ops.contract import contract, matmul_to
@@ -192,3 +192,15 @@ def test_several_results():
         arrays = [values("float32", m, 12), values("float32", 12, 20)]
         for got, want in zip(native(arrays), interpret(graph, arrays), strict=True):
             np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-4)
+
+
+def test_an_operand_of_one_number():
+    """A broadcast number has no memory of its own; the kernel gets some for it."""
+    def products(x):
+        numbers = broadcast_to(as_node(0.5, x.dtype), shape=(4, 3))
+        return matmul_to(x, numbers) + transpose_to(matmul_to(numbers, x, transpose_a=True, transpose_b=True), perm=(1, 0))
+    graph = graph_of(products, [(N, 4)], "float32")
+    native = CompiledGraph(graph)
+    for size in (0, 1, 5):
+        x = values("float32", size, 4)
+        np.testing.assert_allclose(native([x])[0], interpret(graph, [x])[0], rtol=1e-5)

@@ -7,7 +7,7 @@ from graphc.config import options
 from graphc.errors import ArgumentError, ShapeError
 from graphc.functions.bodies import flatten
 
-DEVICES = ["numpy"]
+DEVICES = ["numpy", "cpu"]
 CELLS = {
     "rnn": lambda: tf.nn.rnn_cell.BasicRNNCell(4),
     "lstm": lambda: tf.nn.rnn_cell.BasicLSTMCell(4),

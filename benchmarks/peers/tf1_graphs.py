@@ -97,7 +97,7 @@ def lenet(tf, workload: Workload, weights: list[np.ndarray]):
 
 
 def lstm_layer(tf, x, kernel: np.ndarray, bias: np.ndarray, scope: str):
-    """Outputs [batch, time, units]. TensorFlow has lost its cells to Keras, so there it is unrolled by hand, its fastest way."""
+    """Outputs [batch, time, units]. TensorFlow has lost its cells to Keras, so there it is unrolled by hand."""
     units = bias.size // 4
     try:
         cell = tf.nn.rnn_cell.LSTMCell(units, initializer=tf.constant_initializer(kernel), forget_bias=0.0)

@@ -141,7 +141,8 @@ def lstm_net(initial: list[np.ndarray]):
     with torch.no_grad():
         for layer, (kernel, bias) in enumerate(((k1, b1), (k2, b2))):
             kernel, inputs = kernel[:, order].T, kernel.shape[0] - units
-            values = {"weight_ih": kernel[:, :inputs], "weight_hh": kernel[:, inputs:], "bias_ih": bias[order], "bias_hh": bias * 0}
+            values = {"weight_ih": kernel[:, :inputs], "weight_hh": kernel[:, inputs:], "bias_ih": bias[order],
+                      "bias_hh": bias * 0}
             for name, value in values.items():
                 getattr(net, f"{name}_l{layer}").copy_(torch.from_numpy(np.ascontiguousarray(value)))
             getattr(net, f"bias_hh_l{layer}").requires_grad_(False)

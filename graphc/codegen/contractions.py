@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from graphc.codegen.copies import copy_call, stand_in
+from graphc.codegen.copies import copy_call, fill_call, stand_in
 from graphc.codegen.kernel import Access, Compute, ContractKernel, Load, Operand, Packing
 from graphc.codegen.loops import LoopLowering, addressed
 from graphc.codegen.lower import Buffer, Call, Parameters, Target
@@ -13,6 +13,7 @@ from graphc.ir import dims
 from graphc.ir.dims import Size
 from graphc.ir.node import Node
 from graphc.ir.types import TensorType
+from graphc.passes.fuse import is_literal
 from graphc.passes.products import Product, column_side, label_sizes
 from graphc.passes.regions import Region, Source, contiguous, source_of
 
@@ -73,10 +74,20 @@ class ContractLowering:
 
     def side(self, node: Node, labels, region: Region | None) -> _InMemory | _Computed:
         if region is None:
-            return in_memory(labels, source_of(node, self.inside.__contains__))
+            return in_memory(labels, self.with_memory(source_of(node, self.inside.__contains__)))
         axis_of = {x: a for x, a in zip(labels, region.placement[node], strict=True) if x is not None and a is not None}
         strides = [{x: s[axis] for x, axis in axis_of.items()} for s in addressed(replace(region, outputs=()))]
         return _Computed(tuple(x for x in labels if x is not None), strides, region, axis_of)
+
+    def with_memory(self, source: Source) -> Source:
+        """The source itself, or, of one number that kernels hold as a literal, one element of memory."""
+        if not is_literal(source.node):
+            return source
+        type_ = TensorType(source.node.type.dtype, ())
+        value, buffer = stand_in(type_), Buffer(f"{self.name}_number", type_.bytes)
+        self.copies.append(fill_call(type_, source.node.attrs["value"].value.item(), buffer, self.line))
+        self.buffers = {**self.buffers, value: buffer}
+        return Source(value, source.strides, source.offset)
 
     def calls(self) -> list[Call]:
         """The kernel calls, in order."""
