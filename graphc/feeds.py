@@ -11,7 +11,7 @@ from graphc.ir.dims import Size
 from graphc.ir.graph import Graph
 from graphc.ir.interpreter import widened
 from graphc.ir.node import Node, is_tensor
-from graphc.ir.types import Equations, TensorType, kind_of, shape_text
+from graphc.ir.types import Equations, TensorType, kind_of, shape_text, whole_numbers
 from graphc.placeholders import UNSHAPED
 
 _KINDS = {"U": "str", "S": "bytes", "M": "datetime", "m": "timedelta"}
@@ -49,9 +49,11 @@ def _convert(node: Node, value) -> np.ndarray:
     except (ValueError, TypeError) as e:
         raise _error(node, "the value is no array: its rows differ in length", str(e)) from None
     dtype = node.type.dtype
-    if array.dtype == object and dtype.is_integer and all(isinstance(v, int) for v in array.flat):
-        culprit = next(v for v in array.flat if not -2**63 <= v < 2**64)
-        raise _error(node, f"{culprit} does not convert to {dtype.name}", _range_text(dtype.numpy))
+    if dtype.is_integer and (array.dtype == object or array.dtype.kind == "f" and not isinstance(value, np.ndarray)):
+        array = whole_numbers(value, array)
+        if array.dtype == object and all(isinstance(v, int) for v in array.flat):
+            culprit = max(array.flat, key=abs)
+            raise _error(node, f"{culprit} does not convert to {dtype.name}", _range_text(dtype.numpy))
     kind = kind_of(array.dtype)
     if array.dtype == object or kind in "USMmV":
         raise _error(node, f"{_KINDS.get(kind, array.dtype)} does not convert to {dtype.name}")

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 
 from graphc.control import GraphKeys
 from graphc.errors import ArgumentError, DTypeError, ShapeError, report
@@ -28,8 +29,10 @@ class VariableScope:
     reuse  False: names must be new; True: they must exist; AUTO_REUSE: either.
     """
 
-    def __init__(self, name: str, reuse=False, initializer=None, regularizer=None, dtype=float32, name_scope: str = ""):
+    def __init__(self, name: str, reuse=False, initializer=None, regularizer=None, dtype=float32, name_scope: str = "",
+                 custom_getter=None):
         self.name, self.reuse, self.initializer, self.regularizer, self.dtype = name, reuse, initializer, regularizer, dtype
+        self.custom_getter = custom_getter
         self.original_name_scope = name_scope
 
     def reuse_variables(self) -> None:
@@ -86,6 +89,8 @@ def variable_scope(name_or_scope, default_name: str | None = None, values=None, 
     name_or_scope  a name, which is put behind the name of the scope outside, or a VariableScope to open again; with None,
                    `default_name` is made unique: dense, dense_1, ...
     reuse          True or AUTO_REUSE; scopes inside inherit it.
+    custom_getter  a function (getter, name, shape=..., dtype=..., ...) that `get_variable` calls instead; `getter` is that of
+                   the scope outside, or what makes and finds variables. Its result is what `get_variable` returns.
     Operations made inside get a name scope of that name, numbered when the name is taken.
     """
     graph = get_default_graph()
@@ -99,7 +104,8 @@ def variable_scope(name_or_scope, default_name: str | None = None, values=None, 
         base, name = outer, _scope_name(state, outer, name_or_scope, default_name, reuse)
     scope = VariableScope(name, reuse or base.reuse, initializer if initializer is not None else base.initializer,
                           regularizer if regularizer is not None else base.regularizer,
-                          as_dtype(dtype) if dtype is not None else base.dtype)
+                          as_dtype(dtype) if dtype is not None else base.dtype,
+                          custom_getter=_nested(custom_getter, base.custom_getter))
     leaf = name.rpartition("/")[2] if isinstance(name_or_scope, VariableScope) else name[len(outer._prefix()):]
     opened = graph.name_scope(leaf) if auxiliary_name_scope and leaf else contextlib.nullcontext(graph.scope)
     before = dict(state.taken)
@@ -114,6 +120,13 @@ def variable_scope(name_or_scope, default_name: str | None = None, values=None, 
             # A scope that is opened again gives the same default names inside again.
             state.taken = before if base is name_or_scope else {
                 k: n for k, n in state.taken.items() if not k.startswith(name + "/")}
+
+
+def _nested(inner, outer):
+    """One getter that calls `inner` with `outer` as its way to variables."""
+    if inner is None or outer is None:
+        return inner or outer
+    return lambda getter, name, *arguments, **keywords: inner(functools.partial(outer, getter), name, *arguments, **keywords)
 
 
 def _scope_name(state: _Variables, outer: VariableScope, name, default_name, reuse) -> str:
@@ -143,16 +156,28 @@ def get_variable(name: str, shape=None, dtype=None, initializer=None, regularize
     Raises ArgumentError for a name that exists and may not be reused, or must be and does not; ShapeError and DTypeError
     when what is found has another type.
     """
-    graph = get_default_graph()
-    state, scope = _state(graph), get_variable_scope()
+    scope = get_variable_scope()
     if not isinstance(name, str) or not name:
         raise report(ArgumentError, f"get_variable: {name!r:.60} is not a name")
-    full = scope._prefix() + name
+    getter = custom_getter or scope.custom_getter
+    given: dict = {"shape": shape, "dtype": dtype, "initializer": initializer, "regularizer": regularizer,
+                   "trainable": trainable is not False, "collections": collections, "constraint": constraint}
+    if getter is None:
+        return _variable(scope._prefix() + name, **given)
+    given["dtype"] = as_dtype(dtype) if dtype is not None else scope.dtype
+    return getter(_variable, scope._prefix() + name, **given)
+
+
+def _variable(full: str, shape=None, dtype=None, initializer=None, regularizer=None, trainable: bool = True, collections=None,
+              constraint=None, **_) -> Variable:
+    """The variable whose whole name is `full`, made or found."""
+    graph = get_default_graph()
+    state, scope = _state(graph), get_variable_scope()
     found = state.found.get(full)
     if found is not None:
         return _reused(scope, full, found, shape, dtype)
     if scope.reuse is True:
-        near = [n for n in state.found if n.rpartition("/")[2] == name.rpartition("/")[2]]
+        near = [n for n in state.found if n.rpartition("/")[2] == full.rpartition("/")[2]]
         raise report(ArgumentError, f"get_variable: the variable {full!r} does not exist", rule="the scope has reuse=True"
                      + (f"; there is {', '.join(near)}" if near else ""), hint="reuse=graphc.AUTO_REUSE makes it when needed")
     wanted = as_dtype(dtype) if dtype is not None else scope.dtype
@@ -161,7 +186,7 @@ def get_variable(name: str, shape=None, dtype=None, initializer=None, regularize
                                initializer if initializer is not None else scope.initializer)
     head, _, leaf = full.rpartition("/")
     with graph.name_scope(head + "/" if head else None):
-        made = Variable(value, trainable=trainable is not False, collections=collections, name=leaf, constraint=constraint)
+        made = Variable(value, trainable=trainable, collections=collections, name=leaf, constraint=constraint)
     state.found[full] = made
     regularizer = regularizer if regularizer is not None else scope.regularizer
     if regularizer is not None:

@@ -1,6 +1,8 @@
 """Optimizers: gradients turned into updates of variables. `minimize` is one fused sweep over all parameters."""
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from graphc.control import GraphKeys, control_dependencies, group
@@ -21,7 +23,7 @@ from graphc.schedules import (  # noqa: F401  handed on: graphc.train.exponentia
     piecewise_constant_decay,
     polynomial_decay,
 )
-from graphc.variable import Variable
+from graphc.variable import Variable, WideVariable
 
 
 class Optimizer:
@@ -87,12 +89,14 @@ class Optimizer:
             if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not isinstance(pair[1], Variable):
                 raise report(ArgumentError, f"{self.name}: {pair!r:.80} is not a pair of a gradient and a variable")
         pairs = [(as_node(g, v.dtype), v) for g, v in given if g is not None]
+        # Variables of float16 and bfloat16 are updated in float32, which is also what their slots are.
+        wide: list[tuple[Node, Any]] = [(g, v) if v.dtype.arithmetic is v.dtype else (cast(g, v.dtype.arithmetic), WideVariable(v)) for g, v in pairs]
         if not pairs:
             raise report(ArgumentError, f"{self.name}: no gradients given for any variable",
                          rule=f"the variables are {', '.join(v.name for _, v in given) or 'none: the list is empty'}")
         with get_default_graph().name_scope(name or self.name):
             self._prepare([v for _, v in pairs])
-            updates = [u for g, v in pairs for u in self._update(g, v)]
+            updates = [u for g, v in wide for u in self._update(g, v)]
             updates += self._finish([v for _, v in pairs])
             if global_step is not None:
                 with control_dependencies(updates):
@@ -115,14 +119,15 @@ class Optimizer:
         """All variables of the optimizer itself."""
         return [v for slots in self._slots.values() for v in slots.values()]
 
-    def _slot(self, var: Variable, name: str, value: float = 0.0) -> Variable:
+    def _slot(self, var: Variable | WideVariable, name: str, value: float = 0.0) -> Variable:
         slots = self._slots.setdefault(name, {})
-        if var not in slots:
+        owner = var.variable if isinstance(var, WideVariable) else var
+        if owner not in slots:
             start = np.array(value, var.dtype.numpy)
             # Made inside `Variable`, the value waits for no control dependency that is open here.
-            slots[var] = Variable(lambda: fill(tuple(var.shape), start), trainable=False,
+            slots[owner] = Variable(lambda: fill(tuple(var.shape), start), trainable=False,
                                   name=f"{var.name.replace('/', '_')}_{name}")
-        return slots[var]
+        return slots[owner]
 
     # what a subclass fills in ------------------------------------------------------------------------------------------
 
@@ -264,6 +269,14 @@ class AdamOptimizer(Optimizer):
 
     def _finish(self, variables):
         return [self._steps[get_default_graph()].assign_add(1)]
+
+
+def __getattr__(name: str):
+    """`train.experimental`, which is built on this module."""
+    if name == "experimental":
+        from graphc import mixed_precision
+        return mixed_precision
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def get_or_create_global_step(graph=None) -> Variable:

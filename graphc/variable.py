@@ -1,13 +1,32 @@
 """`Variable`: state that lives in sessions. Not a node: each use makes a `read` node."""
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from graphc.errors import ArgumentError, DTypeError, ShapeError, report, user_location
 from graphc.ir.container import get_default_graph
 from graphc.ir.node import GROUP, INPUT, OPERATORS, Node, TensorShape, apply, as_node
 from graphc.ir.types import TensorType, as_dtype, as_shape
 from graphc.ops import state
+from graphc.ops.compare import cast, logical_and, where
 
 GLOBAL_VARIABLES, TRAINABLE_VARIABLES, LOCAL_VARIABLES = "variables", "trainable_variables", "local_variables"
+
+
+CONDITION = "condition of writes"
+
+
+@contextlib.contextmanager
+def writes_only_if(condition: Node) -> Iterator[None]:
+    """Variables written to inside keep their values in runs in which `condition`, a bool of rank 0, is false."""
+    scope = get_default_graph().scope_state
+    outer = scope.get(CONDITION)
+    scope[CONDITION] = condition if outer is None else logical_and(outer, condition)
+    try:
+        yield
+    finally:
+        scope[CONDITION] = outer
 
 
 class Variable:
@@ -88,7 +107,11 @@ class Variable:
         return self._write(state.assign_sub, delta, name)
 
     def _write(self, op, value, name) -> Node:
-        return apply(op, (self.handle, as_node(value, self.dtype, op.name)), {}, name=name)
+        value = as_node(value, self.dtype, op.name)
+        condition = self.graph.scope_state.get(CONDITION)
+        if condition is not None:
+            value = where(condition, value, self.as_tensor() if op is state.assign else 0)
+        return apply(op, (self.handle, value), {}, name=name)
 
     def eval(self, session=None):
         """The value in `session` or the default session."""
@@ -113,12 +136,47 @@ class Variable:
     __array_priority__ = 1000
 
 
+class WideVariable:
+    """A variable of float16 or bfloat16 as float32, in which it is computed: what is written is rounded."""
+
+    def __init__(self, variable: Variable):
+        self.variable = variable
+
+    dtype = property(lambda self: self.variable.dtype.arithmetic)
+    shape = property(lambda self: self.variable.shape)
+    name = property(lambda self: self.variable.name)
+
+    def as_tensor(self) -> Node:
+        """A tensor that reads the variable."""
+        return cast(self.variable.as_tensor(), dtype=self.dtype)
+
+    value = read_value = as_tensor
+
+    def assign(self, value) -> Node:
+        """Give it `value`, rounded."""
+        return self.variable.assign(self._rounded(value))
+
+    def assign_add(self, delta) -> Node:
+        """Add `delta`, rounded."""
+        return self.variable.assign_add(self._rounded(delta))
+
+    def assign_sub(self, delta) -> Node:
+        """Subtract `delta`, rounded."""
+        return self.variable.assign_sub(self._rounded(delta))
+
+    def _rounded(self, value) -> Node:
+        return cast(as_node(value, self.dtype), dtype=self.variable.dtype)
+
+    __array_priority__ = 1000
+
+
 def _forward(method: str):
     return lambda self, *others: getattr(self.as_tensor(), method)(*others)
 
 
-for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor"):
-    for _form in (f"__{_name}__", f"__r{_name}__"):
-        setattr(Variable, _form, _forward(_form))
-for _name in ("lt", "le", "gt", "ge", "neg", "invert", "abs"):
-    setattr(Variable, f"__{_name}__", _forward(f"__{_name}__"))
+for _class in (Variable, WideVariable):
+    for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor"):
+        for _form in (f"__{_name}__", f"__r{_name}__"):
+            setattr(_class, _form, _forward(_form))
+    for _name in ("lt", "le", "gt", "ge", "neg", "invert", "abs"):
+        setattr(_class, f"__{_name}__", _forward(f"__{_name}__"))

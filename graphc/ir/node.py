@@ -12,7 +12,7 @@ from graphc.ir import dims
 from graphc.ir.container import Graph as Container
 from graphc.ir.container import current_container, inherited_location
 from graphc.ir.op import Array, Kind, Op
-from graphc.ir.types import DType, TensorType, Type, as_dtype, float32, int32, kind_of, type_text
+from graphc.ir.types import DType, TensorType, Type, as_dtype, float32, int32, kind_of, type_text, whole_numbers
 
 _serial = itertools.count()
 # What Python's operators and some methods do with nodes; filled by the layers above (graphc.ops, graphc.session).
@@ -245,6 +245,8 @@ def constant_array(value, dtype: DType | None, what: str) -> np.ndarray:
         raise report(DTypeError, f"{what}: a list that holds tensors is not a constant", hint="use graphc.stack([...])")
     try:
         array = np.asarray(value)
+        if array.dtype.kind in "fO" and dtype is not None and dtype.is_integer and not isinstance(value, np.ndarray):
+            array = whole_numbers(value, array)
         if array.dtype == object:
             raise ValueError("not numbers")
     except ValueError as e:

@@ -127,6 +127,19 @@ def kind_of(dtype: np.dtype) -> str:
     return "f" if dtype.name == "bfloat16" else dtype.kind
 
 
+def whole_numbers(value, array: np.ndarray) -> np.ndarray:
+    """`array`, which NumPy made of `value`, without the detour through float64 that it takes where some numbers fit int64 alone
+    and others uint64 alone. Of dtype object where 64 bits are too few.
+    """
+    exact = np.asarray(value, object)
+    if not all(isinstance(v, int | np.integer) for v in exact.flat):
+        return array
+    low, high = min(exact.flat, default=0), max(exact.flat, default=0)
+    if -2**63 <= low and high < 2**63:
+        return exact.astype(np.int64)
+    return exact.astype(np.uint64) if low >= 0 and high < 2**64 else exact
+
+
 def float_info(dtype: np.dtype):
     """`np.finfo`, for bfloat16 too."""
     if dtype.name == "bfloat16":
