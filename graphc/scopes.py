@@ -169,7 +169,7 @@ def get_variable(name: str, shape=None, dtype=None, initializer=None, regularize
 
 
 def _variable(full: str, shape=None, dtype=None, initializer=None, regularizer=None, trainable: bool = True, collections=None,
-              constraint=None, **_) -> Variable:
+              constraint=None, **unused) -> Variable:
     """The variable whose whole name is `full`, made or found."""
     graph = get_default_graph()
     state, scope = _state(graph), get_variable_scope()

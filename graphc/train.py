@@ -90,7 +90,8 @@ class Optimizer:
                 raise report(ArgumentError, f"{self.name}: {pair!r:.80} is not a pair of a gradient and a variable")
         pairs = [(as_node(g, v.dtype), v) for g, v in given if g is not None]
         # Variables of float16 and bfloat16 are updated in float32, which is also what their slots are.
-        wide: list[tuple[Node, Any]] = [(g, v) if v.dtype.arithmetic is v.dtype else (cast(g, v.dtype.arithmetic), WideVariable(v)) for g, v in pairs]
+        wide: list[tuple[Node, Any]] = [
+            (g, v) if v.dtype.arithmetic is v.dtype else (cast(g, v.dtype.arithmetic), WideVariable(v)) for g, v in pairs]
         if not pairs:
             raise report(ArgumentError, f"{self.name}: no gradients given for any variable",
                          rule=f"the variables are {', '.join(v.name for _, v in given) or 'none: the list is empty'}")

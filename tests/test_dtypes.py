@@ -37,7 +37,8 @@ def session():
 
 @pytest.mark.parametrize(("given", "dtype"), [
     ("half", tf.float16), ("f16", tf.float16), (np.float16, tf.float16), ("bfloat16", tf.bfloat16), (BFLOAT16, tf.bfloat16),
-    (ml_dtypes.bfloat16, tf.bfloat16), ("double", tf.float64), ("u64", tf.uint64), (np.dtype("int8"), tf.int8), (float, tf.float32)])
+    (ml_dtypes.bfloat16, tf.bfloat16), ("double", tf.float64), ("u64", tf.uint64), (np.dtype("int8"), tf.int8),
+    (float, tf.float32)])
 def test_spellings(given, dtype):
     assert tf.as_dtype(given) is dtype
     assert dtype == given
@@ -67,7 +68,7 @@ def test_properties(dtype):
         assert dtype.limits == (info.min, info.max)
     else:
         with pytest.raises(DTypeError, match="bool has no maximum"):
-            dtype.max  # noqa: B018
+            dtype.max
 
 
 def test_import_of_graphc_imports_no_ml_dtypes():

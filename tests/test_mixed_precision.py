@@ -151,6 +151,7 @@ def test_errors():
             tf.mixed_precision.FixedLossScale(-1)
         with pytest.raises(ArgumentError, match="the multiplier is above 1"):
             tf.mixed_precision.DynamicLossScale(multiplier=1)
+        enable = tf.mixed_precision.enable_mixed_precision_graph_rewrite
+        scaled = enable(sgd)
         with pytest.raises(ArgumentError, match="scales its loss already"):
-            enable = tf.mixed_precision.enable_mixed_precision_graph_rewrite
-            enable(enable(sgd))
+            enable(scaled)

@@ -135,7 +135,7 @@ def whole_numbers(value, array: np.ndarray) -> np.ndarray:
     if not all(isinstance(v, int | np.integer) for v in exact.flat):
         return array
     low, high = min(exact.flat, default=0), max(exact.flat, default=0)
-    if -2**63 <= low and high < 2**63:
+    if -2**63 <= low <= high < 2**63:
         return exact.astype(np.int64)
     return exact.astype(np.uint64) if low >= 0 and high < 2**64 else exact
 
