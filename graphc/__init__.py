@@ -28,12 +28,23 @@ from graphc.control import (
 )
 from graphc.control import tuple_ as tuple
 from graphc.functions.arrays import (
-    broadcast_to, concat, constant, convert_to_tensor, embedding_lookup, expand_dims, eye, fill, gather,
+    broadcast_to, concat, constant, convert_to_tensor, expand_dims, eye, fill,
     matrix_transpose, one_hot, ones, ones_like, pack, pad, rank, reshape, reverse,
     reverse_v2, shape, size, slice, split, squeeze, stack, strided_slice, tile, transpose, unpack, unstack,
     zeros, zeros_like,
 )
 from graphc.functions.control_flow import case, cond, foldl, foldr, map_fn, scan, while_loop
+from graphc.functions.diagonals import (
+    diag, diag_part, matrix_band_part, matrix_diag, matrix_diag_part, matrix_set_diag,
+)
+from graphc.functions.gathering import (
+    batch_gather, embedding_lookup, gather, gather_nd, scatter_add, scatter_nd, scatter_nd_add, scatter_nd_sub,
+    scatter_nd_update, scatter_sub, scatter_update, tensor_scatter_add, tensor_scatter_sub, tensor_scatter_update,
+)
+from graphc.functions.grids import (
+    batch_to_space, batch_to_space_nd, broadcast_static_shape, depth_to_space, meshgrid, parallel_stack,
+    reverse_sequence, roll, sequence_mask, space_to_batch, space_to_batch_nd, space_to_depth,
+)
 from graphc.functions.linalg import (
     batch_matmul, dot, einsum, matmul, matvec, outer, tensordot, trace,
 )
@@ -59,6 +70,14 @@ from graphc.functions.ranges import lin_space, linspace, range
 from graphc.functions.reduce import (
     arg_max, arg_min, argmax, argmin, count_nonzero, reduce_all, reduce_any, reduce_euclidean_norm,
     reduce_logsumexp, reduce_max, reduce_mean, reduce_min, reduce_prod, reduce_std, reduce_sum, reduce_variance,
+)
+from graphc.functions.running import (
+    argsort, cumprod, cumsum, cumulative_logsumexp, invert_permutation, searchsorted, sort,
+)
+from graphc.functions.segments import (
+    bincount, confusion_matrix, histogram_fixed_width, histogram_fixed_width_bins, segment_max, segment_mean,
+    segment_min, segment_prod, segment_sum, unsorted_segment_max, unsorted_segment_mean, unsorted_segment_min,
+    unsorted_segment_prod, unsorted_segment_sqrt_n, unsorted_segment_sum,
 )
 from graphc.functions.selection import (
     boolean_mask, dynamic_partition, setdiff1d, unique, unique_with_counts,

@@ -7,6 +7,7 @@ from graphc import rnn_cell
 from graphc.errors import ArgumentError, ShapeError, report
 from graphc.functions import math as functions
 from graphc.functions.attention import masked_softmax, multi_head_attention, scaled_dot_product_attention
+from graphc.functions.gathering import embedding_lookup
 from graphc.functions.math import log_sigmoid, sigmoid, tanh
 from graphc.functions.normalization import (
     batch_norm,
@@ -30,6 +31,7 @@ from graphc.functions.recurrent import (
     static_bidirectional_rnn,
     static_rnn,
 )
+from graphc.functions.running import top_k
 from graphc.ir.node import Node, as_node, is_tensor
 from graphc.ir.types import float32
 from graphc.ops import compare, composite, elementwise, transcendental
@@ -39,13 +41,14 @@ from graphc.ops.reduce import reduce_sum
 
 __all__ = [
     "batch_norm", "batch_norm_with_global_normalization", "batch_normalization", "bias_add",
-    "bidirectional_dynamic_rnn", "crelu", "dropout", "dynamic_rnn", "elu", "fused_batch_norm", "gelu", "group_norm",
+    "bidirectional_dynamic_rnn", "crelu", "dropout", "dynamic_rnn", "elu", "embedding_lookup",
+    "fused_batch_norm", "gelu", "group_norm",
     "hard_sigmoid", "in_top_k", "instance_norm", "l2_loss", "l2_normalize", "layer_norm", "leaky_relu",
     "local_response_normalization", "log_poisson_loss", "log_sigmoid", "log_softmax", "lrn", "masked_softmax",
     "moments", "multi_head_attention", "normalize_moments", "relu", "relu6", "rnn_cell", "scaled_dot_product_attention",
     "selu", "sigmoid", "sigmoid_cross_entropy_with_logits", "silu", "softmax", "softmax_cross_entropy_with_logits",
     "softmax_cross_entropy_with_logits_v2", "softplus", "softsign", "sparse_softmax_cross_entropy_with_logits",
-    "static_bidirectional_rnn", "static_rnn", "sufficient_statistics", "swish", "tanh",
+    "static_bidirectional_rnn", "static_rnn", "sufficient_statistics", "swish", "tanh", "top_k",
     "weighted_cross_entropy_with_logits", "weighted_moments", "xw_plus_b", "zero_fraction",
 ]
 

@@ -4,7 +4,7 @@ import pytest
 
 import graphc.functions.math
 from graphc.errors import ArgumentError, DTypeError, GraphcError, RunError, ShapeError
-from graphc.functions import arrays, linalg, ranges, reduce
+from graphc.functions import arrays, gathering, linalg, ranges, reduce
 from graphc.functions.math import cast
 from graphc.ir import dims
 from graphc.ir.container import Graph as Container
@@ -135,9 +135,9 @@ MOVES = [
      lambda x: np.pad(x, [(2, 1), (3, 0), (0, 0)], "reflect")),
     (lambda x: arrays.pad(x, [[2, 5], [4, 0], [0, 1]], "symmetric"),
      lambda x: np.pad(x, [(2, 5), (4, 0), (0, 1)], "symmetric")),
-    (lambda x: arrays.gather(x, [1, 1, 0], axis=1), lambda x: x[:, [1, 1, 0]]),
+    (lambda x: gathering.gather(x, [1, 1, 0], axis=1), lambda x: x[:, [1, 1, 0]]),
     (lambda x: arrays.reverse(x, [0, -1]), lambda x: x[::-1, :, ::-1]),
-    (lambda x: arrays.embedding_lookup(x, [[0, 2]]), lambda x: x[[[0, 2]]]),
+    (lambda x: gathering.embedding_lookup(x, [[0, 2]]), lambda x: x[[[0, 2]]]),
     (lambda x: arrays.broadcast_to(x[0, 0], [2, 3]), lambda x: x[:2, 0] * 0 + x[0, 0]),
 ]
 
@@ -243,7 +243,7 @@ def test_ties_share_the_gradient():
 
 
 def test_gather_gradient_sums_duplicates():
-    got = slope(lambda x: arrays.gather(x, [0, 0, 1]), np.array([5.0, 6.0, 7.0]))[0]
+    got = slope(lambda x: gathering.gather(x, [0, 0, 1]), np.array([5.0, 6.0, 7.0]))[0]
     np.testing.assert_array_equal(got, [2, 1, 0])
 
 
@@ -306,9 +306,9 @@ BAD = [  # the rows of CORRECTNESS.md, and what the message names
     (lambda: arrays.concat([x23()], 2), ArgumentError, ["concat", "axis 2 of rank 2"]),
     (lambda: arrays.stack([x23(), arrays.zeros([2, 4])]), ShapeError, ["stack", "f32[2,3]", "f32[2,4]"]),
     (lambda: arrays.transpose(x23(), [0, 0]), ShapeError, ["transpose", "no permutation"]),
-    (lambda: arrays.gather(x23(), [0, 5]), ShapeError, ["gather", "5 is not in [0, 2)"]),
-    (lambda: arrays.gather(x23(), [-1]), ShapeError, ["-1 is not in [0, 2)"]),
-    (lambda: arrays.gather(x23(), [0.5]), DTypeError, ["indices must be int32 or int64"]),
+    (lambda: gathering.gather(x23(), [0, 5]), ShapeError, ["gather", "5 is not in [0, 2)"]),
+    (lambda: gathering.gather(x23(), [-1]), ShapeError, ["-1 is not in [0, 2)"]),
+    (lambda: gathering.gather(x23(), [0.5]), DTypeError, ["indices must be int32 or int64"]),
     (lambda: arrays.zeros([-3]), ArgumentError, ["-3"]),
     (lambda: arrays.zeros([2**40, 2**40]), ArgumentError, ["too many elements"]),
     (lambda: x23()[2], ShapeError, ["index 2 of axis 0"]),
@@ -348,7 +348,7 @@ def test_bad_input_is_named(make, error, words):
 
 
 def test_gather_out_of_range_when_it_runs():
-    graph = traced(lambda x, i: arrays.gather(x, i), [X, np.array([1, 5])])
+    graph = traced(lambda x, i: gathering.gather(x, i), [X, np.array([1, 5])])
     for picks, text in (([1, 5], r"indices\[1\] = 5 is not in \[0, 5\)"), ([-1, 0], r"indices\[0\] = -1")):
         with pytest.raises(RunError, match=text):
             interpret(graph, [X, np.array(picks)])

@@ -54,10 +54,13 @@ def emit(kernel: Kernel):
     from graphc.codegen.cpu.emit_contract import emit_contract
     from graphc.codegen.cpu.emit_loops import emit_loops
     from graphc.codegen.cpu.emit_recurrence import emit_recurrence
+    from graphc.codegen.cpu.emit_routine import emit_routine
     if isinstance(kernel, RecurrenceKernel):
         return emit_recurrence(kernel)
     lanes = cpu_target().vector_bytes // kernel.item_bytes
-    return emit_loops(kernel, lanes) if isinstance(kernel, LoopKernel) else emit_contract(kernel, lanes)
+    if isinstance(kernel, LoopKernel):
+        return emit_loops(kernel, lanes)
+    return emit_contract(kernel, lanes) if isinstance(kernel, ContractKernel) else emit_routine(kernel, lanes)
 
 
 def compile_kernel(kernel: Kernel) -> tuple[str, bytes]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from graphc.codegen.copies import raw_copy
-from graphc.codegen.inplace import late_last, may_overwrite
+from graphc.codegen.inplace import initial, is_needless, late_last, may_overwrite
 from graphc.codegen.kernel import LoopKernel
 from graphc.codegen.lower import Buffer, Call
 from graphc.codegen.recurrence import recurrence_call
@@ -145,7 +145,25 @@ def _with_buffers(step: Step, mapping: Mapping[Buffer, Buffer]) -> Step:
         # Stores that bypass the caches want aligned memory, which a row need not be.
         sizes = tuple(0 if n == step.kernel.stream else s for n, s in zip(step.kernel.sizes, sizes, strict=True))
     return replace(step, buffers=tuple(new(b) for b in step.buffers), sizes=sizes,
-                   reads=frozenset(new(b) for b in step.reads), writes=frozenset(new(b) for b in step.writes))
+                   reads=frozenset(new(b) for b in step.reads), writes=frozenset(new(b) for b in step.writes),
+                   initial=None if step.initial is None else new(step.initial))
+
+
+def without_copies(steps: Sequence[Step], keep: set[Buffer], outputs: set[Buffer]) -> tuple[list[Step], dict[Buffer, Buffer]]:
+    """The steps without copies of temporaries that nobody needs any more: what would be made from the copy is made in the
+    temporary's memory. `keep`: buffers that somebody else needs; `outputs`: those that have a memory of their own. Also: which
+    buffer now stands for which.
+    """
+    mapping: dict[Buffer, Buffer] = {}
+    kept = []
+    for k, step in enumerate(steps):
+        source = initial(step)
+        if source is None or source in keep or step.writes & outputs or any(source in s.reads | s.writes for s in steps[k + 1:]):
+            kept.append(step)
+        else:
+            made, = step.writes
+            mapping[made] = mapping.get(source, source)
+    return with_buffers(kept, mapping), mapping
 
 
 # lowering --------------------------------------------------------------------------------------------------------------
@@ -241,7 +259,7 @@ class _LoopLowering:
                 commits.append((value, state, type_))
         mapping, copies = _delivered(order, [s for s in stacks if s[0] not in self.state], mapping)
         copies += [raw_copy(type_, mapping.get(value, value), state) for value, state, type_ in commits]
-        return [*first, *with_buffers(order, mapping), *copies]
+        return [*first, *(s for s in with_buffers(order, mapping) if not is_needless(s)), *copies]
 
 
 def times(loop: Loop, guess: int) -> Size:

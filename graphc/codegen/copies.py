@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from graphc.codegen.kernel import LoopKernel, Phase, Store
+from graphc.codegen.kernel import Check, Compute, LoopKernel, Phase, Store
 from graphc.codegen.loops import LoopLowering
 from graphc.codegen.lower import Buffer, Call, Failure, Parameters
 from graphc.codegen.statements import Strides, Writer, item_bytes
@@ -82,9 +82,54 @@ def assemble_calls(node: Node, buffers: Mapping[Node, Buffer], inside=frozenset(
 
 
 def scatter_calls(node: Node, buffers: Mapping[Node, Buffer]) -> list[Call]:
-    """Zeros, then each update added to its row, in order: the same sums at any number of threads."""
-    indices, updates = node.inputs
-    axis, count = node.op.rule.axis(node.attrs), indices.type.rank
+    """A start, then each update put into its row, in order: the same bits at any number of threads.
+
+    The start is zeros, or a copy of what is scattered into. That copy the plan may spare, so that the rows of a variable
+    are changed where they are. Then no kernel may fail any more: so the indices are checked by a kernel of their own, first.
+    """
+    rule, result = node.op.rule, buffers[node]
+    if not rule.into:
+        return [fill_call(node.type, 0, result, node.location), _scattered(node, buffers, checks=True)]
+    base = node.inputs[0]
+    source = Source(base, contiguous(base.type.shape), 0)
+    start = copy_call("copy", stand_in(base.type), source, buffers.get(base), result, line=node.location)
+    start.initial = buffers.get(base)
+    return [_check_indices(node, buffers), start, _scattered(node, buffers, checks=False)]
+
+
+def _index_failure(node: Node) -> Failure:
+    """What it means that an index of a SCATTER node is out of range."""
+    indices, axis = node.inputs[-2], node.op.rule.axis(node.attrs)
+    return Failure(node.op.name, "index out of range", node.op.inputs[-2], indices.type.dtype.name,
+                   tuple(indices.type.shape), node.type.shape[axis], node.location)
+
+
+def _check_indices(node: Node, buffers: Mapping[Node, Buffer]) -> Call:
+    """A kernel that only looks whether all indices are in range."""
+    indices = node.inputs[-2]
+    count = dims.product(indices.type.shape)
+    sizes, placement = whole_domain((count,))
+    flat = stand_in(TensorType(indices.type.dtype, (count,)))
+    region = Region([], sizes, {flat: placement}, frozenset(), {flat: Source(indices, (1,), 0)}, ())
+    parameters = Parameters()
+    over = Strides(region, parameters, [("p0", list(range(len(sizes))))])
+    writer = Writer(region, buffers, parameters, over)
+    body = writer.section([(flat, False)])
+    limit = parameters.size(node.type.shape[node.op.rule.axis(node.attrs)], keep=())
+    number = parameters.failure(_index_failure(node))
+    body.append(Compute("row", "i64", f"to_i64({writer.names[flat]})", (writer.names[flat],)))
+    body.append(Check(f"(row < 0) | (row >= splat_i64({limit}))", "row", number, over.over_axes((1,), placement), ("row",)))
+    axes = (("p0", parameters.size(count, keep=(1,))),)
+    kernel = LoopKernel("check_indices", parameters.buffer_names, parameters.size_names,
+                        axes, (), "p0", tuple(body), (), item_bytes(body, ()), may_fail=True)
+    return parameters.call(kernel, operations=count, location=node.location)
+
+
+def _scattered(node: Node, buffers: Mapping[Node, Buffer], checks: bool) -> Call:
+    """The kernel that adds or puts the updates; with `checks`, it reports an index out of range."""
+    indices, updates = node.inputs[-2:]
+    rule = node.op.rule
+    axis, count = rule.axis(node.attrs), indices.type.rank
     sizes, placement = whole_domain(updates.type.shape)
     index_placement = placement[axis:axis + count]
     walked = [a for a in index_placement if a is not None]
@@ -99,17 +144,15 @@ def scatter_calls(node: Node, buffers: Mapping[Node, Buffer]) -> list[Call]:
     result = contiguous(node.type.shape)
     row, rest = result[axis], (*result[:axis], *result[axis + 1:])
     access_placement = (*placement[:axis], *placement[axis + count:])
-    rows = node.type.shape[axis]
-    failure = parameters.failure(Failure(node.op.name, "index out of range", node.op.inputs[0], indices.type.dtype.name,
-                                         tuple(indices.type.shape), rows, node.location))
+    failure = parameters.failure(_index_failure(node)) if checks else -1
     target = writer.store_at(writer.names[updates], buffers[node], node.type.dtype.short,
                              over.over_axes(rest, access_placement))
     body.append(Store(target.value, target.access, writer.names[indices], parameters.size(row),
-                      parameters.size(rows, keep=()), failure, over.over_axes(contiguous(indices.type.shape), index_placement)))
+                      parameters.size(node.type.shape[axis], keep=()), failure,
+                      over.over_axes(contiguous(indices.type.shape), index_placement), action=rule.action))
     axes_p = tuple((n, parameters.size(sizes[a], keep=(1,))) for n, (a,) in names if n[0] == "p") or (("p0", 1),)
     axes_r = tuple((n, parameters.size(sizes[a], keep=(1,))) for n, (a,) in names if n[0] == "r") or (("r0", 1),)
     phase = Phase(tuple(body), (), ())
     kernel = LoopKernel(node.op.name, parameters.buffer_names, parameters.size_names, axes_p, axes_r, axes_p[-1][0], (),
-                        (phase,), item_bytes((), (phase,)), may_fail=True)
-    call = parameters.call(kernel, serial=not parallel, operations=dims.product(sizes), location=node.location)
-    return [fill_call(node.type, 0, buffers[node], node.location), call]
+                        (phase,), item_bytes((), (phase,)), may_fail=checks)
+    return parameters.call(kernel, serial=not parallel, operations=dims.product(sizes), location=node.location)

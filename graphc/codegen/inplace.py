@@ -1,7 +1,7 @@
 """When a new value may be computed straight into the memory of the old one."""
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from graphc.codegen.kernel import Load, LoopKernel, Store, statements
@@ -13,9 +13,12 @@ if TYPE_CHECKING:
 
 def late_last(steps: Sequence[Step], values: Collection[Buffer]) -> list[Step]:
     """The steps in their order, but those that make `values`, and what needs them, after all others: they may then
-    overwrite old values that others read.
+    overwrite old values that others read. What is changed into one of `values` is made late, too.
     """
-    wanted = frozenset(values)
+    wanted, made = set(values), frozenset(b for step in steps for b in step.writes)
+    for step in reversed(steps):
+        if step.writes & wanted and (start := initial(step)) in made:
+            wanted.add(start)
     delayed: set[Buffer] = set()
     first: list[Step] = []
     second: list[Step] = []
@@ -30,16 +33,27 @@ def late_last(steps: Sequence[Step], values: Collection[Buffer]) -> list[Step]:
 
 
 def may_overwrite(order: Sequence[Step], old: Buffer, new: Buffer) -> bool:
-    """Whether `new` may be computed into the memory of `old`: one step makes it, nothing reads the old value later, and a
-    kernel that does so itself reads it only where it writes.
+    """Whether `new` may be computed into the memory of `old`: nothing reads the old value later, and the one step that makes
+    the new one reads it, if at all, only where it writes. Or the first step is a copy of the old value, which is changed then.
     """
     writers = [k for k, step in enumerate(order) if new in step.writes]
-    if len(writers) != 1:
+    if not writers or any(old in s.reads for s in order[writers[0] + 1:]):
         return False
     step = order[writers[0]]
-    if any(old in s.reads for s in order[writers[0] + 1:]):
-        return False
+    if len(writers) > 1:
+        return initial(step) is old
     return old not in step.reads or isinstance(step, Call) and _elementwise(step, old, new)
+
+
+def initial(step: Step) -> Buffer | None:
+    """The buffer of which a step is a copy that others change."""
+    return step.initial if isinstance(step, Call) else None
+
+
+def is_needless(step: Step, real: Callable[[Buffer], Buffer] = lambda b: b) -> bool:
+    """Whether a step copies a buffer onto itself."""
+    start = initial(step)
+    return start is not None and any(real(start) is real(b) for b in step.writes)
 
 
 def _elementwise(call: Call, old: Buffer, new: Buffer) -> bool:

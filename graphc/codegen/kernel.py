@@ -88,7 +88,9 @@ class Check:
 
 @dataclass(frozen=True)
 class Store:
-    """Put `value` at `access`; with `index`, add it at `index * scale` further on (see Load)."""
+    """Put `value` at `access`; with `index`, add it at `index * scale` further on (see Load), or with action "set" put it
+    there. Without a `failure`, values with an index out of range are dropped in silence.
+    """
 
     value: str
     access: Access
@@ -98,6 +100,7 @@ class Store:
     failure: int = -1
     element: tuple[tuple[str, Int], ...] = ()
     name: str = ""
+    action: str = "add"
 
 
 Statement = Load | Literal | Coordinate | Compute | Check | Store
@@ -229,7 +232,35 @@ class RecurrenceKernel:
     may_fail: bool = False
 
 
-Kernel = LoopKernel | ContractKernel | RecurrenceKernel
+@dataclass(frozen=True)
+class Argument:
+    """A pointer that a routine takes, to an item's part of an operand; with `scratch`, to so many elements of a thread."""
+
+    name: str
+    access: Access
+    scratch: Int = 0
+
+
+@dataclass(frozen=True)
+class RoutineKernel:
+    """For each point of `items` the statements of `body`: scalar Python on the pointers `arguments` and integers `numbers`.
+
+    `fail(k, element, value)` in the body reports failure k; its element counts from the place of `culprits[k]`.
+    """
+
+    name: str = field(compare=False)
+    buffers: tuple[str, ...]
+    sizes: tuple[str, ...]
+    items: tuple[tuple[str, Int], ...]
+    arguments: tuple[Argument, ...]
+    numbers: tuple[tuple[str, Int], ...]
+    culprits: tuple[Access, ...]
+    body: str
+    item_bytes: int = 8
+    may_fail: bool = False
+
+
+Kernel = LoopKernel | ContractKernel | RecurrenceKernel | RoutineKernel
 
 
 def uses(statement: Statement) -> tuple[str, ...]:
@@ -251,7 +282,7 @@ def statements(kernel: Kernel) -> Iterator[Statement]:
     elif isinstance(kernel, RecurrenceKernel):
         for part in (kernel.before, kernel.test, kernel.body, kernel.after):
             yield from part
-    else:
+    elif isinstance(kernel, LoopKernel):
         yield from kernel.before
         for phase in kernel.phases:
             yield from phase.body
@@ -269,6 +300,13 @@ def kernel_text(kernel: Kernel) -> str:
         return "\n".join(lines + [f"    {_line(s)}" for s in kernel.epilogue] + ["}"])
     if isinstance(kernel, RecurrenceKernel):
         return "\n".join([head + "{", *_recurrence_lines(kernel), "}"])
+    if isinstance(kernel, RoutineKernel):
+        lines = [head + "{", f"  for {', '.join(f'{a}<{n}' for a, n in kernel.items) or 'once'}:"]
+        for taken in kernel.arguments:
+            lines.append(f"    {taken.name}: {taken.access.dtype} at {_at(taken.access, '', 0)}" +
+                         (f", {taken.scratch} for each thread" if taken.scratch else ""))
+        lines += [f"    {name} = {number}" for name, number in kernel.numbers]
+        return "\n".join([*lines, *(f"    {line}".rstrip() for line in kernel.body.splitlines()), "}"])
     axes = ", ".join(f"{a}<{n}" for a, n in kernel.parallel) or "once"
     lines = [head + "{", f"  for {axes}:  # vectors along {kernel.vector}"]
     lines += [f"    {_line(s)}" for s in kernel.before]
@@ -316,7 +354,7 @@ def _line(s: Statement) -> str:
     if isinstance(s, Load):
         return f"{s.name}: {s.dtype} = {_at(s.access, s.index, s.scale)}"
     if isinstance(s, Store):
-        return f"{_at(s.access, s.index, s.scale)} {'+=' if s.index else '='} {s.value}"
+        return f"{_at(s.access, s.index, s.scale)} {'+=' if s.index and s.action == 'add' else '='} {s.value}"
     if isinstance(s, Literal):
         return f"{s.name}: {s.dtype} = {s.value}"
     if isinstance(s, Coordinate):

@@ -45,7 +45,9 @@ class Failure:
 
 @dataclass(eq=False)
 class Call:
-    """A kernel with what it is called on. `reads` and `writes` say which buffers, for scheduling and planning."""
+    """A kernel with what it is called on. `reads` and `writes` say which buffers, for scheduling and planning. `initial`: the
+    call does nothing but copy that buffer, whole, into the one that it writes, to be changed there.
+    """
 
     kernel: Kernel
     buffers: tuple[Buffer, ...]
@@ -56,6 +58,7 @@ class Call:
     serial: bool = False               # one thread does it all
     operations: Size = 0               # scalar operations, for the thread decision and the benchmark
     location: Location | None = None
+    initial: Buffer | None = None
 
     @property
     def may_fail(self) -> bool:

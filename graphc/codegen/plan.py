@@ -4,8 +4,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from graphc.codegen.control import Branch, Loop, Step, root
-from graphc.codegen.inplace import late_last, may_overwrite
+from graphc.codegen.control import Branch, Loop, Step, root, without_copies
+from graphc.codegen.inplace import is_needless, late_last, may_overwrite
 from graphc.codegen.lower import Buffer, Call
 from graphc.codegen.regions import Lowered
 from graphc.codegen.statements import RUN
@@ -85,16 +85,17 @@ class Planner:
         outputs = self.fetch_outputs()
         writes = self.writes()
         commits: list[Step] = []
-        order = late_last(self.steps, [source for _, source, _ in writes])
+        values = {source for _, source, _ in writes}
+        order, joined = without_copies(late_last(self.steps, values), self.outside() | values | set(outputs), set(outputs))
         for variable, source, value in writes:
-            target = self.buffer[variable]
+            target, source = self.buffer[variable], joined.get(source, source)
             if source is target:
                 continue
             if self.can_update_in_place(order, target, source, outputs):
                 self.alias[source] = target
             else:
                 commits.append(self.copy(value, source, target))
-        order += commits
+        order = [step for step in order if not is_needless(step, self.real)] + commits
         slots, slot_of = self.arena(order, set(outputs))
         records = _Recorder(lambda b: slot_of.get(self.real(b), self.real(b))).run(order)
         return Plan(records, slots, slot_of, self.feeds, self.variables, self.constants, outputs, dict(self.alias))

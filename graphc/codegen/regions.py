@@ -9,6 +9,7 @@ from graphc.codegen.control import Step, control_steps
 from graphc.codegen.copies import assemble_calls, copy_call, scatter_calls
 from graphc.codegen.loops import LoopLowering
 from graphc.codegen.lower import Buffer, Call, Target
+from graphc.codegen.routines import routine_calls
 from graphc.errors import CompileError, report
 from graphc.ir.graph import Graph
 from graphc.ir.node import RESULT, Node
@@ -85,6 +86,9 @@ def region_calls(node: Node, inputs: dict[Node, Buffer], outputs: list[Buffer], 
     if anchor is not None:
         product = analyse_product(order, members, body.outputs, anchor)
         return ContractLowering(body.name, product, inside, buffers, target, node.location).calls()
+    routine = next((n for n in members if n.op.kind is Kind.ROUTINE), None)
+    if routine is not None:
+        return routine_calls(routine, buffers, outputs)
     last = members[-1]
     assembly = next((n for n in members if n.op.kind is Kind.ASSEMBLE), None)
     if assembly is not None:

@@ -11,14 +11,13 @@ import numpy as np
 
 from graphc.errors import ArgumentError, DTypeError, ShapeError, report
 from graphc.functions.fed import filled_shape, row_sizes
-from graphc.functions.indexing import bounds, getitem
+from graphc.functions.indexing import bounds, getitem, index_tensor
 from graphc.functions.sizes import as_axis, as_size, as_sizes, full_shape, is_fed, sizes_of
 from graphc.ir import dims
 from graphc.ir.dims import Dim, Size
 from graphc.ir.node import Node, as_node, constant_array, dtype_of, is_tensor
 from graphc.ir.types import as_dtype, float32, int32, shape_text
 from graphc.ops import assemble, compare, composite, elementwise, index, movement
-from graphc.ops.gather import gather_rows
 
 # constants -------------------------------------------------------------------------------------------
 
@@ -412,37 +411,7 @@ def _mirror(x: Node, axis: int, selection, count: Size) -> Node | None:
     return found if found.type.shape == wanted else movement.reshape_to(found, shape=wanted)
 
 
-# gathering -------------------------------------------------------------------------------------------
-
-
-def gather(params, indices, validate_indices=None, name=None, axis=0) -> Node:
-    """params[..., indices, ...] along `axis`. When it runs, an index not in [0, size) is a RunError that names it."""
-    x, picks = as_node(params), _index_tensor(indices)
-    at = as_axis(axis, x.type.rank, "gather", x)
-    known, size = elementwise.constant_value(picks), x.type.shape[at]
-    if known is not None and known.dtype.kind == "i" and isinstance(size, int):
-        wrong = known[(known < 0) | (known >= size)]
-        if wrong.size:
-            raise report(ShapeError, "gather: index out of range",
-                         [("params", x.describe()), ("indices", picks.describe())],
-                         f"{wrong[0]} is not in [0, {size})")
-    return gather_rows(x, picks, axis=at, name=name)
-
-
-def _index_tensor(indices) -> Node:
-    node = as_node(indices, None, "indices")
-    return compare.cast(node, dtype=int32) if node.dtype.short == "u8" else node
-
-
-def embedding_lookup(params, ids, partition_strategy="mod", name=None, validate_indices=True, max_norm=None) -> Node:
-    """The rows of the table `params` that `ids` names: a tensor of shape ids.shape + params.shape[1:]."""
-    if isinstance(params, list | tuple):
-        if len(params) != 1:
-            raise report(ArgumentError, "embedding_lookup: several parts of a table are not supported; give one tensor")
-        params = params[0]
-    if max_norm is not None:
-        raise report(ArgumentError, "embedding_lookup: max_norm is not supported; use clip_by_norm")
-    return gather(params, ids, name=name)
+# one-hot -------------------------------------------------------------------------------------------
 
 
 def one_hot(indices, depth, on_value=None, off_value=None, axis=-1, dtype=None, name=None) -> Node:
@@ -450,7 +419,7 @@ def one_hot(indices, depth, on_value=None, off_value=None, axis=-1, dtype=None, 
 
     An index out of range gives only off_value. dtype: that of the values, else float32.
     """
-    picks = _index_tensor(indices)
+    picks = index_tensor(indices)
     if not picks.dtype.is_integer:
         raise report(DTypeError, "one_hot: indices must be integers", [("indices", picks.describe())])
     given = next((dtype_of(v) for v in (on_value, off_value) if is_tensor(v)), None)

@@ -10,6 +10,8 @@ from graphc.functions.sizes import as_size, is_fed, known_sizes
 from graphc.ir import dims
 from graphc.ir.dims import Size
 from graphc.ir.node import OPERATORS, Node, as_node, is_tensor
+from graphc.ir.types import int32
+from graphc.ops.compare import cast
 from graphc.ops.gather import gather_rows
 from graphc.ops.movement import reshape_to, strided_slice
 
@@ -139,6 +141,12 @@ def _indices(item, x: Node) -> Node:
         raise report(ArgumentError, f"{WHAT}: a mask of bools", [("x", x.describe()), ("mask", node.describe())],
                      "a mask stands alone: x[mask]", "use graphc.boolean_mask(x, mask, axis=...)")
     return node
+
+
+def index_tensor(indices) -> Node:
+    """Indices as int32 or int64: a uint8 would count only to 255."""
+    node = as_node(indices, None, "indices")
+    return cast(node, dtype=int32) if node.dtype.short == "u8" else node
 
 
 OPERATORS["getitem"] = getitem

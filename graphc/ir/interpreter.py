@@ -15,7 +15,7 @@ from graphc.ir.op import Kind
 from graphc.ir.types import TensorType, kind_of
 
 # What computes: a rule of these kinds sees float32 for float16 and bfloat16, and its result is rounded once.
-ARITHMETIC = {Kind.ELEMENTWISE, Kind.REDUCE, Kind.CONTRACT, Kind.SCATTER}
+ARITHMETIC = {Kind.ELEMENTWISE, Kind.REDUCE, Kind.CONTRACT, Kind.SCATTER, Kind.ROUTINE}
 
 
 def interpret(graph: Graph, values: Sequence[np.ndarray], run: int = 0, env: Mapping[str, int] | None = None,

@@ -25,7 +25,7 @@ class Kind(enum.Enum):
     VIEW = "view"                # the same bytes in another shape
     ASSEMBLE = "assemble"        # Assemble: inputs copied into parts of a filled result
     GATHER = "gather"            # Gather: elements picked by an index tensor
-    SCATTER = "scatter"          # Scatter: rows added into a zero result at the places an index tensor says
+    SCATTER = "scatter"          # Scatter: rows added into a result at the places an index tensor says
     CONTRACT = "contract"        # Contract: a sum of products, as an einsum of two operands
     ROUTINE = "routine"          # Routine: rows computed by scalar code of their own, such as a sort
     HOST = "host"                # Host: no kernel; the NumPy rule itself is called, between two native segments
@@ -118,9 +118,15 @@ class Gather:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Inputs (indices, updates): result[o, indices[i], r] += updates[o, i, r], in the order of i."""
+    """Inputs (indices, updates): result[o, indices[i], r] += updates[o, i, r], in the order of i, from zeros on.
+
+    into    inputs (base, indices, updates): the result starts as base instead.
+    action  "add", or "set": the last update of an element is its value.
+    """
 
     axis: Callable[[Mapping], int]
+    into: bool = False
+    action: str = "add"
 
 
 @dataclass(frozen=True)
@@ -141,6 +147,40 @@ class Host:
 
     binds: tuple[str, ...] = ()
     effect: bool = False
+
+
+@dataclass(frozen=True)
+class Items:
+    """How the work of a ROUTINE node is cut into items, which are independent of each other: threads take them in any order.
+
+    axes      sizes; there is an item for each point of them. () is one item.
+    steps     operand -> elements from an item's part to the next item's, along each of `axes`; missing: all items share it.
+              An operand is the name of an input, or "y", or "y0", "y1", ... of several results. All lie in memory, row-major.
+    numbers   sizes and flags (0, 1) that `row` takes
+    scratch   name -> (dtype as in the text form, elements): memory of a thread, undefined when an item starts
+    failures  (input, message, limit or None) of fail(0, ...), fail(1, ...), ...; the limit is the first value too large.
+    work      about how many scalar operations all items take
+    """
+
+    axes: tuple[Any, ...] = ()
+    steps: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    scratch: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
+    failures: tuple[tuple[str, str, Any], ...] = ()
+    work: Any = 0
+
+
+@dataclass(frozen=True)
+class Routine:
+    """`row` is a Python function that computes one item; `items(input types, result type or types, attrs)` gives its Items.
+
+    The parameters of `row` are names of inputs, results, numbers and scratch, in any order: pointers to the item's part,
+    where `x[k]` reads and `y[k] = v` writes and converts. It has loops, conditions and arithmetic, and what
+    graphc.ops.routine names (`wide`, `fail`, ...), but no return, no calls, no exceptions. Its source is compiled.
+    """
+
+    row: Callable
+    items: Callable[[tuple, Any, Mapping], Items]
 
 
 @dataclass(frozen=True)

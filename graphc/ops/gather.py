@@ -4,9 +4,14 @@ from __future__ import annotations
 import numpy as np
 
 from graphc.errors import DTypeError, RuleError, RunError
+from graphc.ir import dims
+from graphc.ir.node import as_node
 from graphc.ir.op import REQUIRED, Gather, Kind, Op, Scatter
-from graphc.ir.types import TensorType, same_dim
+from graphc.ir.types import TensorType, int64, same_dim, same_shape
+from graphc.ops.compare import equal, where
 from graphc.ops.define import as_samples, common_dtype, sample
+from graphc.ops.index import iota
+from graphc.ops.movement import broadcast_to, reshape_to
 from graphc.ops.samples import integer, real
 
 
@@ -87,3 +92,64 @@ scatter_sum: Op = Op(
     errors=((sample(integer(4, low=0, high=5), real(3, 3), rows=5), "do not fit the indices"),
             (sample(integer(2, low=5, high=6), real(2), rows=5), "indices[0] = 5 is not in [0, 5)")),
 )
+
+
+# into a tensor ------------------------------------------------------------------------------------
+
+
+def _into_type(base, indices, updates, *, axis):
+    _check_indices(indices)
+    common_dtype([base, updates], ["base", "updates"], "any")
+    if not 0 <= axis < base.rank:
+        raise RuleError("axis out of range", f"axis {axis} of rank {base.rank}")
+    wanted = (*base.shape[:axis], *indices.shape, *base.shape[axis + 1:])
+    same_shape(updates.shape, wanted, "updates do not fit the base and the indices")
+    return base
+
+
+def _into_numpy(base, indices, updates, *, axis, change):
+    _check_range(indices, base.shape[axis])
+    y = np.array(base)
+    flat = updates.reshape(*base.shape[:axis], indices.size, *base.shape[axis + 1:])
+    lines, rows = np.moveaxis(y, axis, 0), np.moveaxis(flat, axis, 0)
+    for at, row in zip(indices.ravel(), rows, strict=True):  # in the order of the indices
+        lines[at] = change(lines[at], row)
+    return y
+
+
+def _into(name: str, action: str, change, doc: str, grad) -> Op:
+    bad = [(sample(real(5, 3), integer(4, low=0, high=5), real(3, 3)), "do not fit the base"),
+           (sample(real(5), integer(2, low=5, high=6), real(2)), "indices[0] = 5 is not in [0, 5)"),
+           (sample(real(), integer(2), real(2)), "axis out of range")]
+    return Op(name, Kind.SCATTER, ("base", "indices", "updates"), attrs={"axis": 0}, doc=doc, infer=_into_type, grad=grad,
+              rule=Scatter(lambda attrs: attrs["axis"], into=True, action=action), nondiff=("indices",),
+              numpy=lambda base, indices, updates, *, axis: _into_numpy(base, indices, updates, axis=axis, change=change),
+              samples=as_samples([sample(real(5, 3), integer(4, low=0, high=5), real(4, 3)),
+                                  sample(real(3), integer(6, low=0, high=3), real(6)),
+                                  sample(real(2, 3, 3), integer(2, 2, low=0, high=3), real(2, 2, 2, 3), axis=1),
+                                  sample(real(2, 3), integer(low=0, high=2), real(3)),
+                                  sample(real(5, 3), integer(0, low=0, high=5), real(0, 3))]), errors=tuple(bad))
+
+
+scatter_add: Op = _into(
+    "scatter_add", "add", lambda old, new: old + new,
+    "base with each update added to the row along `axis` that its index names; duplicates in order of appearance.",
+    lambda dy, y, base, indices, updates, *, axis: [dy, None, gather_rows(dy, indices, axis=axis)])
+
+
+def _set_grad(dy, y, base, indices, updates, *, axis):
+    """dy of the rows that stay to base; that of a row that was set to the last update that named it."""
+    nothing = broadcast_to(as_node(0, updates.dtype), shape=tuple(updates.type.shape))
+    kept = scatter_set(dy, indices, nothing, axis=axis)
+    count, rows = dims.product(indices.type.shape), base.type.shape[axis]
+    number, flat = iota(shape=(count,), axis=0), reshape_to(indices, shape=(count,))
+    last = scatter_set(broadcast_to(as_node(0, int64), shape=(rows,)), flat, number)
+    wins = reshape_to(equal(gather_rows(last, flat), number),
+                      shape=(*indices.type.shape, *[1] * (base.type.rank - axis - 1)))
+    return [kept, None, where(broadcast_to(wins, shape=tuple(updates.type.shape)), gather_rows(dy, indices, axis=axis), 0)]
+
+
+scatter_set: Op = _into(
+    "scatter_update", "set", lambda old, new: new,
+    "base with each update in place of the row along `axis` that its index names; of duplicates the last one counts.",
+    _set_grad)

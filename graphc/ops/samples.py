@@ -10,7 +10,8 @@ from graphc.ir.types import as_dtype
 
 @dataclass(frozen=True)
 class Values:
-    """Random values of a shape: `kind` "real" in [low, high), "integer" in [low, high), "boolean", or "definite" matrices.
+    """Random values of a shape: `kind` "real" in [low, high), "integer" in [low, high), "boolean", "definite" matrices,
+    "ordered" (real, growing along the last axis) or "permutation" (of 0, 1, ...).
 
     `dtype` None lets the test choose among the dtypes that the op accepts. `distinct` forbids ties. `named` axes may be
     replaced by named dims in tests (default: the first).
@@ -30,9 +31,13 @@ class Values:
         if self.kind == "integer":
             whole = rng.integers(int(self.low), int(self.high), self.shape)
             return whole.astype(as_dtype(self.dtype or dtype or "int64").numpy)
+        if self.kind == "permutation":
+            return rng.permutation(self.shape[0]).astype(as_dtype(self.dtype or dtype or "int64").numpy)
         values = rng.uniform(self.low, self.high, self.shape)
         if self.kind == "definite" and self.shape[-2:-1] == self.shape[-1:]:
             values = values @ np.swapaxes(values, -1, -2) + np.eye(self.shape[-1])
+        if self.kind == "ordered":
+            values = np.sort(values)
         if self.distinct and values.size:
             ranks = np.argsort(np.argsort(values.ravel())).reshape(self.shape)
             values = self.low + (ranks + 0.5) * (self.high - self.low) / values.size
@@ -62,3 +67,13 @@ def boolean(*shape: int) -> Values:
 def definite(*shape: int) -> Values:
     """Symmetric positive definite matrices."""
     return Values(shape, "definite")
+
+
+def ordered(*shape: int, dtype: str = "float32") -> Values:
+    """Real numbers in [-2, 2) that grow along the last axis."""
+    return Values(shape, "ordered", dtype=dtype)
+
+
+def permutation(size: int, dtype: str = "int32") -> Values:
+    """0, 1, ... size - 1 in any order."""
+    return Values((size,), "permutation", dtype=dtype)

@@ -356,9 +356,11 @@ class _Fuser:
                     inner[i] = i
             inner[node] = make(node.op, tuple(inner[i] for i in node.inputs), node.attrs, name=node.name,
                                location=node.location)
-        body = Graph(region_name(sorted(members, key=self.place.__getitem__)), tuple(inner[n] for n in inputs),
-                     tuple(inner[o] for o in outputs))
         main = outputs[-1]
+        made = tuple(inner[o] for o in outputs)
+        if isinstance(main.type, tuple):  # it stands alone; its results are those of the region
+            made = tuple(make(RESULT, made, {"index": k}, location=main.location) for k in range(len(main.type)))
+        body = Graph(region_name(sorted(members, key=self.place.__getitem__)), tuple(inner[n] for n in inputs), made)
         region = make(FUSED, tuple(new[i] for i in inputs), {"body": body}, location=main.location,
                       name=main.name if len(outputs) == 1 else "")
         for k, output in enumerate(outputs):
@@ -422,7 +424,7 @@ def _is_move(group: _Group) -> bool:
 
 
 def _needs_kernel(node: Node) -> bool:
-    return node.op.kind in COMPUTED | {Kind.CONTRACT, Kind.ASSEMBLE, Kind.SCATTER}
+    return node.op.kind in COMPUTED | {Kind.CONTRACT, Kind.ASSEMBLE, Kind.SCATTER, Kind.ROUTINE}
 
 
 def is_literal(node: Node) -> bool:

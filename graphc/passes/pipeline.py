@@ -9,6 +9,7 @@ from graphc.passes.place import place
 from graphc.passes.resolve_state import resolve_state
 from graphc.passes.segment import segment
 from graphc.passes.simplify import simplify
+from graphc.passes.sparse_updates import sparse_updates
 from graphc.passes.thin_products import thin_products
 from graphc.passes.widen import widen
 
@@ -22,6 +23,7 @@ SEMANTICS = [
 PIPELINE = [
     *SEMANTICS,
     simplify,        # gradients leave many x*1 and copies; equal pure nodes merge here
+    sparse_updates,  # after simplify, which leaves reads of variables bare; before fuse, which would join the sums
     loops,           # after simplify, which shows what is a plain sum of products
     segment,         # after simplify: fewer nodes are left to carry over; before what works on kernels alone
     thin_products,   # before fuse: a product with one row or column becomes a sum, which fuses with its neighbours

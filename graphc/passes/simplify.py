@@ -17,7 +17,8 @@ from graphc.passes.rewrite import apply_rules
 from graphc.passes.rules import RULES
 
 FOLDED_ELEMENTS = 1024  # larger results are computed when the graph runs: a constant costs memory and compile time
-MERGED = (COMPUTED | {Kind.MOVE, Kind.VIEW, Kind.CONSTANT, Kind.CONTRACT, Kind.ASSEMBLE, Kind.SCATTER}) - {Kind.RANDOM}
+MERGED = (COMPUTED | {Kind.MOVE, Kind.VIEW, Kind.CONSTANT, Kind.CONTRACT, Kind.ASSEMBLE, Kind.SCATTER,
+                      Kind.ROUTINE}) - {Kind.RANDOM}
 
 
 @graph_pass(needs=["pure"], nested=True)
@@ -49,7 +50,7 @@ def _can_fold(node: Node, inputs) -> bool:
         return False
     if any(i.op.kind is not Kind.CONSTANT for i in inputs) or node.op.kind is Kind.ELEMENTWISE and node.op.rule.fails:
         return False
-    if node.op.kind in (Kind.GATHER, Kind.SCATTER):
+    if node.op.kind in (Kind.GATHER, Kind.SCATTER, Kind.ROUTINE):
         return False  # it may fail, and then says so when it runs
     if node.op.kind is Kind.MOVE and node.type.elements > 1:
         return False  # a broadcast or moved constant costs nothing in a kernel's loads

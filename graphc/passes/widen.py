@@ -9,7 +9,7 @@ from graphc.ir.types import TensorType
 from graphc.ops.compare import cast
 from graphc.passes.manager import graph_pass
 
-ACCUMULATING = (Kind.REDUCE, Kind.SCATTER)  # a contraction's tile does it by itself
+ACCUMULATING = (Kind.REDUCE, Kind.SCATTER, Kind.ROUTINE)  # a contraction's tile does it by itself
 
 
 @graph_pass(needs=["pure"], nested=True)

@@ -99,11 +99,12 @@ class Lines:
                           f"{self.ramp('i64', element, 0)}, {value})")
 
     def valid_rows(self, s) -> tuple[str, str]:
-        """Names of (the index as i64, the mask of lanes whose index is valid); invalid ones are reported."""
-        row, ok = f"row{s.failure}", f"ok{s.failure}"
+        """Names of (the index as i64, the mask of lanes whose index is valid); invalid ones are reported as failure, if any."""
+        row, ok = (f"row{s.failure}", f"ok{s.failure}") if s.failure >= 0 else ("row", "ok")
         self.lines.append(f"{row} = to_i64({s.index})")
         self.lines.append(f"{ok} = ({row} >= 0) & ({row} < splat_i64({s.limit}))")
-        self.report(f"~{ok}", s.failure, s.element, row)
+        if s.failure >= 0:
+            self.report(f"~{ok}", s.failure, s.element, row)
         return row, ok
 
     def varies(self, s) -> bool:
@@ -121,18 +122,18 @@ class Lines:
                               f"both(mask, {ok}))")
 
     def scatter(self, s: Store) -> None:
-        """Add a row: the index is the same in all lanes, which run along the row."""
+        """Add or put a row: the index is the same in all lanes, which run along the row."""
         row, ok = self.valid_rows(s)
         access = s.access
-        at, stride = f"at{s.failure}", access.stride(self.vector)
+        at, stride = f"{row}_at", access.stride(self.vector)
         self.lines.append(f"{at} = {place(access.offset, access.strides)} + to_int(select({ok}, {row}, 0)) * {s.scale}")
         if stride in (0, 1):
-            self.lines.append(f"store_{access.dtype}({access.buffer}, {at}, "
-                              f"load_{access.dtype}({access.buffer}, {at}, both(mask, {ok})) + {s.value}, both(mask, {ok}))")
+            old, store = f"load_{access.dtype}({access.buffer}, {at}, both(mask, {ok}))", f"store_{access.dtype}"
         else:
-            old = f"strided_{access.dtype}({access.buffer}, {at}, {stride}, both(mask, {ok}))"
-            self.lines.append(f"scatter_strided_{access.dtype}({access.buffer}, {at}, {stride}, {old} + {s.value}, "
-                              f"both(mask, {ok}))")
+            at = f"{at}, {stride}"
+            old, store = f"strided_{access.dtype}({access.buffer}, {at}, both(mask, {ok}))", f"scatter_strided_{access.dtype}"
+        value = s.value if s.action == "set" else f"{old} + {s.value}"
+        self.lines.append(f"{store}({access.buffer}, {at}, {value}, both(mask, {ok}))")
 
 
 def place(offset: Int, strides) -> str:
