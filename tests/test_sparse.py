@@ -89,7 +89,10 @@ def test_a_value_that_two_variables_get(session):
 def test_rows_change_in_a_loop(session):
     """The state of a loop takes scattered rows in its own memory; what the loop starts from stays as it was."""
     start = tf.constant(TABLE)
-    _, found = tf.while_loop(lambda k, t: k < 3, lambda k, t: (k + 1, tf.tensor_scatter_add(t, [[k]], np.ones((1, 3)))), [0, start])
+
+    def body(k, rows):
+        return k + 1, tf.tensor_scatter_add(rows, tf.reshape(k, [1, 1]), np.ones((1, 3)))
+    _, found = tf.while_loop(lambda k, rows: k < 3, body, [0, start])
     want = TABLE.copy()
     want[:3] += 1
     got, again = session.run([found, start])

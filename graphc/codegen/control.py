@@ -158,7 +158,8 @@ def without_copies(steps: Sequence[Step], keep: set[Buffer], outputs: set[Buffer
     kept = []
     for k, step in enumerate(steps):
         source = initial(step)
-        if source is None or source in keep or step.writes & outputs or any(source in s.reads | s.writes for s in steps[k + 1:]):
+        if source is None or source in keep or step.writes & outputs or \
+                any(source in s.reads | s.writes for s in steps[k + 1:]):
             kept.append(step)
         else:
             made, = step.writes
