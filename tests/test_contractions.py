@@ -89,6 +89,17 @@ def test_thin_products_as_tiles(m, n, k):
     check(lambda a, b: matmul_to(a, b), (m, k), (k, n), terms=k, skip=("thin_products",))
 
 
+@pytest.mark.parametrize(("m", "n"), [(1, 33), (33, 1), (1, 128)])
+@pytest.mark.parametrize(("transpose_a", "transpose_b"), [(False, False), (True, False), (False, True), (True, True)])
+def test_vectors(m, n, transpose_a, transpose_b):
+    """One row or column, each way in which the matrix may lie, with an epilogue, and for several vectors and matrices."""
+    def function(a, b):
+        return relu(matmul_to(a, b, transpose_a=transpose_a, transpose_b=transpose_b) + 1)
+    a, b = (20, m) if transpose_a else (m, 20), (n, 20) if transpose_b else (20, n)
+    check(function, a, b, terms=200)
+    check(function, (3, *a), (3, *b), terms=200, dtype="float64")
+
+
 # batches, einsums ---------------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,10 @@
-"""Turns contractions that have no rows, no columns or nothing to sum into elementwise products and sums."""
+"""Turns contractions that have no rows, no columns or nothing to sum into elementwise products and sums.
+
+One sort stays: a vector times a matrix that lies in memory along the result's last axis. A tile of one row walks the matrix
+in order, with several sums in flight; a loop with lanes across the columns has one sum and jumps from row to row (measured: 7
+times slower for 784x128, 35 times for 1024x1024). A matrix that lies the other way is the opposite: a loop reads it in order,
+its lanes along the sum, while a tile would have to pack it first (7 and 40 times slower).
+"""
 from __future__ import annotations
 
 from graphc.ir.container import detached
@@ -10,11 +16,12 @@ from graphc.ops.elementwise import multiply
 from graphc.ops.movement import reshape_to, transpose_to
 from graphc.ops.reduce import reduce_sum
 from graphc.passes.manager import graph_pass
+from graphc.passes.regions import NotARegion, contiguous, source_of
 
 
 @graph_pass(needs=["pure"], nested=True)
 def thin_products(graph: Graph) -> Graph:
-    """Rewrite each contraction of which one operand has no axis of its own: a register tile would be mostly empty."""
+    """Rewrite each contraction of which one operand has no axis of its own, if a register tile would not pay."""
     def replace(node, inputs, control):
         if node.op.kind is not Kind.CONTRACT:
             return None
@@ -23,7 +30,11 @@ def thin_products(graph: Graph) -> Graph:
                 for x, d in zip(labels, i.type.shape, strict=True) if x is not None}
         live_a, live_b = ({x for x in labels if x is not None and size[x] != 1} for labels in (labels_a, labels_b))
         summed = [x for x in size if x not in out]
-        if live_a - live_b - set(summed) and live_b - live_a - set(summed) and any(size[x] != 1 for x in summed):
+        own_a, own_b = live_a - live_b - set(summed), live_b - live_a - set(summed)
+        last = next((x for x in reversed(out) if size[x] != 1), None)
+        in_order = any(last in own and strides(i)[labels.index(last)] == 1 for own, labels, i in
+                       ((own_a, labels_a, inputs[0]), (own_b, labels_b, inputs[1])))
+        if (own_a and own_b or in_order) and any(size[x] != 1 for x in summed):
             return None
         with detached(node.location):
             order = [*out, *summed]
@@ -36,6 +47,14 @@ def thin_products(graph: Graph) -> Graph:
             total = reduce_sum(multiply(a, b), axes=tuple(range(len(out), len(order))))
             return total if total.dtype == dtype else cast(total, dtype=dtype)
     return rebuild(graph, replace)
+
+
+def strides(x: Node) -> tuple:
+    """The strides of a value in the memory behind its views and moves, or where it will be copied to."""
+    try:
+        return source_of(x, lambda n: True).strides
+    except NotARegion:
+        return contiguous(x.type.shape)
 
 
 def aligned(x: Node, labels, order) -> Node:
