@@ -4,6 +4,9 @@ epilogues; compared with the interpreter, at one and two threads.
 import numpy as np
 import pytest
 
+from graphc.codegen.kernel import LoopKernel
+from graphc.codegen.lower import Target
+from graphc.codegen.regions import lower_graph
 from graphc.ir import dims
 from graphc.ir.container import detached
 from graphc.ir.graph import Graph
@@ -14,6 +17,8 @@ from graphc.ops.composite import gelu
 from graphc.ops.contract import contract, matmul_to
 from graphc.ops.elementwise import relu
 from graphc.ops.movement import broadcast_to, reshape_to, strided_slice, transpose_to
+from graphc.passes.manager import run_passes
+from graphc.passes.pipeline import PIPELINE
 from graphc.testing import assert_equal_values
 from graphc.testing.compiled import CompiledGraph
 
@@ -98,6 +103,16 @@ def test_vectors(m, n, transpose_a, transpose_b):
     a, b = (20, m) if transpose_a else (m, 20), (n, 20) if transpose_b else (20, n)
     check(function, a, b, terms=200)
     check(function, (3, *a), (3, *b), terms=200, dtype="float64")
+
+
+@pytest.mark.parametrize(("transpose_b", "n", "want"), [
+    (False, 10, "p0"), (True, 10, "r0"), (True, 128, "r0"), (False, 128, "tile"), (False, N, "tile"), (True, N, "r0")])
+def test_a_vector_product_reads_its_matrix_in_order(transpose_b, n, want):
+    """Lanes run along the axis on which the matrix lies in order, in a loop or a tile."""
+    shape = (n, 784) if transpose_b else (784, n)
+    graph = run_passes(graph_of(lambda a, b: matmul_to(a, b, transpose_b=transpose_b), ((1, 784), shape), "float32"), PIPELINE)
+    kernel, = (c.kernel for c in lower_graph(graph, Target(64, 32, True)).steps)
+    assert (kernel.vector if isinstance(kernel, LoopKernel) else "tile") == want
 
 
 # batches, einsums ---------------------------------------------------------------------------------------------------

@@ -43,19 +43,21 @@ class LoopLowering:
         return merged(self.region.parallel), merged(sorted(self.region.reduced))
 
     def along_reduced(self) -> bool:
-        """Whether lanes run along the last reduced axis: where more loads are contiguous."""
+        """Whether lanes run along the last reduced axis: where more loads are contiguous, first of those that vary along both
+        that axis and the last parallel one, for they take the most time.
+        """
         region = self.region
         if not region.reduced:
             return False
         if not region.parallel:
             return True
-        last = {False: region.parallel[-1], True: max(region.reduced)}
-        votes = {False: 0, True: 0}
-        for node, source in region.loads.items():
-            if node in region.placement and source.strides:
-                for side, axis in last.items():
-                    votes[side] += spread(region, source.strides, region.placement[node])[axis] == 1
-        return votes[True] >= votes[False] if last[True] > last[False] else votes[True] > votes[False]
+        parallel, reduced = region.parallel[-1], max(region.reduced)
+        loads = [spread(region, s.strides, region.placement[n]) for n, s in region.loads.items() if n in region.placement]
+        for considered in ([s for s in loads if s[parallel] != 0 and s[reduced] != 0], loads):
+            votes = sum((s[reduced] == 1) - (s[parallel] == 1) for s in considered)
+            if votes:
+                return votes > 0
+        return reduced > parallel
 
     # kernels -----------------------------------------------------------------------------------------------------------
 
