@@ -5,7 +5,7 @@
 Importing graphc imports neither Numba nor llvmlite; they come with the first run.
 """
 # ruff: noqa: F401, I001  (this file only hands names on; one name a line would make it a page of its own)
-from graphc import data, errors, initializers, linalg, losses, math, mixed_precision, nn, train
+from graphc import data, errors, initializers, linalg, losses, math, mixed_precision, nn, random, train
 from graphc.compiler import num_threads, set_num_threads
 from graphc.config import options
 from graphc.control import (
@@ -64,7 +64,8 @@ from graphc.functions.matrices import (
     matrix_triangular_solve, norm, qr, self_adjoint_eig, self_adjoint_eigvals, svd,
 )
 from graphc.functions.random import (
-    random_normal, random_uniform, set_random_seed, truncated_normal,
+    multinomial, random_crop, random_gamma, random_normal, random_poisson, random_shuffle, random_uniform,
+    set_random_seed, truncated_normal,
 )
 from graphc.functions.ranges import lin_space, linspace, range
 from graphc.functions.reduce import (

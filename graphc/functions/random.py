@@ -16,12 +16,17 @@ from __future__ import annotations
 
 import os
 
-from graphc.errors import ArgumentError, DTypeError, report
-from graphc.functions.sizes import full_shape
+from graphc.errors import ArgumentError, DTypeError, ShapeError, report
+from graphc.functions.sizes import as_sizes, full_shape
 from graphc.ir.container import Graph, get_default_graph
 from graphc.ir.node import Node, as_node, is_tensor
-from graphc.ir.types import as_dtype, as_shape, float32
-from graphc.ops import compare, elementwise, random
+from graphc.ir.types import as_dtype, as_shape, float32, float64, int64
+from graphc.ops import compare, composite, elementwise, random, random_host
+from graphc.ops.gather import gather_rows
+from graphc.ops.index import iota
+from graphc.ops.movement import broadcast_to, reshape_to
+from graphc.ops.reduce import argmax
+from graphc.ops.transcendental import log
 
 DEFAULT_SEED = 87654321  # TensorFlow's, for a graph without a seed in which an op has one
 
@@ -103,6 +108,91 @@ def _shifted(unit: Node, scale, offset, name) -> Node:
     last = name if _is(offset, 0) else None
     scaled = unit if _is(scale, 1) else elementwise.multiply(unit, as_node(scale, unit.dtype), name=last)
     return scaled if _is(offset, 0) else elementwise.add(scaled, as_node(offset, unit.dtype), name=name)
+
+
+def random_gamma(shape, alpha, beta=None, dtype=float32, seed=None, name=None) -> Node:
+    """Numbers of the gamma distribution: `shape` of them for each alpha, so of the shape `shape` + alpha's.
+
+    beta (default 1) is the inverse scale, which broadcasts with alpha. Gradients flow to beta; to alpha none. alpha <= 0 is
+    a RunError.
+    """
+    dtype = as_dtype(dtype)
+    _floats_only("random_gamma", dtype)
+    alpha = as_node(alpha, dtype)
+    if beta is not None:
+        beta = as_node(beta, dtype)
+        alpha = elementwise.add(alpha, composite.zeros_like(beta))
+    drawn = random_host.random_gamma_1(_repeated(shape, alpha, "random_gamma"), **_seeds(seed),
+                                       name=name if beta is None else None)
+    return drawn if beta is None else elementwise.divide(drawn, beta, name=name)
+
+
+def random_poisson(lam, shape, dtype=float32, seed=None, name=None) -> Node:
+    """Numbers of the Poisson distribution: `shape` of them for each mean, so of the shape `shape` + lam's.
+
+    dtype: a float or integer dtype. No gradient flows to lam. A negative mean is a RunError.
+    """
+    dtype = as_dtype(dtype)
+    lam = as_node(lam, None if is_tensor(lam) else float32)
+    drawn = random_host.random_poisson_1(_repeated(shape, lam, "random_poisson"), **_seeds(seed),
+                                         name=name if lam.dtype == dtype else None)
+    return drawn if lam.dtype == dtype else compare.cast(drawn, dtype=dtype, name=name)
+
+
+def _repeated(shape, parameters: Node, what: str) -> Node:
+    return broadcast_to(parameters, shape=(*full_shape(shape, what), *parameters.type.shape))
+
+
+def _seeds(seed) -> dict:
+    graph_seed, op_seed = get_seed(seed)
+    return {"seed": graph_seed, "op_seed": op_seed}
+
+
+def random_shuffle(value, seed=None, name=None) -> Node:
+    """The rows of `value` in random order."""
+    value = as_node(value)
+    if not value.type.rank:
+        raise report(ShapeError, "random_shuffle: a scalar has no rows", [("value", value.describe())])
+    order = random_host.random_permutation(size=value.type.shape[0], dtype=int64, **_seeds(seed))
+    return gather_rows(value, order, axis=0, name=name)
+
+
+def random_crop(value, size, seed=None, name=None) -> Node:
+    """A part of `size` of the tensor, at a random place. -1 stands for the whole axis. Raises ShapeError where it is larger."""
+    value = as_node(value)
+    sizes = [whole if part == -1 else part for part, whole in zip(as_sizes(size, "random_crop"), value.type.shape,
+                                                                strict=True)]
+    for axis, (part, whole) in enumerate(zip(sizes, value.type.shape, strict=True)):
+        if part == whole:
+            continue
+        if not isinstance(part, int) or not isinstance(whole, int) or part > whole:
+            raise report(ShapeError, "random_crop: the part must be smaller than the tensor, by numbers",
+                         [("value", value.describe())], f"{part} of {whole} along axis {axis}")
+        own = None if seed is None else seed + axis
+        start = random_uniform((), 0, whole - part + 1, dtype=int64, seed=own)
+        value = gather_rows(value, start + iota(shape=(part,), axis=0, dtype=int64), axis=axis)
+    return elementwise.identity(value, name=name)
+
+
+def multinomial(logits, num_samples, seed=None, name=None, output_dtype=None) -> Node:
+    """Class numbers [N, num_samples], int64 unless `output_dtype` says otherwise, for each row of logits [N, classes].
+
+    A class is drawn with the probability softmax(logits): the one whose logit plus a random number of Gumbel's distribution
+    is largest (E. Gumbel, 1954). Those numbers are drawn inside the search and never stored.
+    """
+    logits = as_node(logits)
+    composite.require_floats("multinomial", logits=logits)
+    if logits.type.rank != 2:
+        raise report(ShapeError, "multinomial: logits have two axes", [("logits", logits.describe())])
+    (rows, classes), count = logits.type.shape, full_shape((num_samples,), "multinomial")[0]
+    unit = random.random_uniform_01(**_common((rows, count, classes), float64, seed, "multinomial"))
+    gumbel = elementwise.negative(log(elementwise.negative(log(unit))))
+    keys = compare.cast(reshape_to(logits, shape=(rows, 1, classes)), dtype=float64) + gumbel
+    found = argmax(keys, axes=(2,), name=name if output_dtype is None else None)
+    return found if output_dtype is None else compare.cast(found, dtype=as_dtype(output_dtype), name=name)
+
+
+categorical = multinomial
 
 
 # dropout --------------------------------------------------------------------------------------------
