@@ -377,6 +377,41 @@ def test_every_op_passes_every_stage(op):
             assert name != "built" or f">{op.name}<" in drawn and op.name in dot(picture(graph))
 
 
+PICKED = """\
+import graphc as tf
+x = tf.placeholder("float32", ["N"], name="x")
+n = tf.placeholder("int32", [], name="n")
+w = tf.Variable(2.0, name="w")
+y = tf.multiply(tf.boolean_mask(tf.exp(x), x > 0.5)[None] * tf.ones([n, 1]), w, name="y")
+"""
+
+
+def test_a_graph_with_host_ops(script, tmp_path, capfd):
+    """Dumped at every stage, drawn, read back and timed: from its script, and from texts before and after fusion."""
+    path = script(PICKED)
+    code, out, err = ran(capfd, "dump", path, "--stage", "all")
+    assert code == 0, err
+    assert "= true_positions(" in out and "= segment(" in out and "program script_0(" in out and "program script_1(" in out
+    built = ran(capfd, "dump", path, "--stage", "built")[1]
+    assert [o.name for o in parse(built).outputs] == ["y"]
+    code, out, err = ran(capfd, "dump", path, "--stage", "kernels", "--format", "json")
+    programs = json.loads(out)["stages"][0]["programs"]
+    assert [p["name"] for p in programs] == ["script_0", "script_1"] and all(p["calls"] for p in programs)
+    assert ">true_positions<" in ran(capfd, "viz", path, "--format", "svg")[1]
+    files = [path]
+    for stage in ("built", "segment", "fused"):
+        files.append(tmp_path / f"{stage}.graph")
+        assert ran(capfd, "dump", path, "--stage", stage, "-o", files[-1])[0] == 0
+        assert parse(files[-1].read_text()) == parse(ran(capfd, "dump", files[-1], "--stage", "fused" if stage == "fused" else
+                                                         "built")[1])
+    for file in files:
+        code, out, err = ran(capfd, "bench", file, "--kernels", "--json", "--seconds", "0.01", "--size", "100")
+        assert code == 0, err
+        record = json.loads(out)
+        assert record["sizes"] == {"N": 100} and len(record["calls"]) >= 2
+        assert all(call["seconds_alone"] > 0 for call in record["calls"])
+
+
 # bench --------------------------------------------------------------------------------------------
 
 

@@ -169,6 +169,8 @@ def _load_script(path: Path, name: str, arguments: Sequence[str]) -> Loaded:
 def sinks(graph: Container) -> list[Node]:
     """What nothing else in the graph needs, but for initialisers, plain inputs and reads of variables."""
     needed = {i for node in graph.nodes for i in node.inputs + node.control}
+    needed |= {graph.binders[name] for n in graph.nodes for name in used_dims(n)
+               if name in graph.binders and graph.binders[name] is not n}
     initial = initialisers(graph)
     plain = (Kind.INPUT, Kind.CONSTANT)
 
