@@ -1,7 +1,7 @@
 """Runs a graph that host ops cut into segments: native programs and Python calls in turn."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from graphc.ir.interpreter import bind_dims, bind_result, check_equations, evalu
 from graphc.ir.node import RESULT, Node
 from graphc.ir.op import Kind
 from graphc.program import Program
-from graphc.runtime.executor import Executable
+from graphc.runtime.executor import KEPT_SIZES, Executable
 
 
 class Chain:
@@ -28,6 +28,7 @@ class Chain:
         inputs = [n for n in graph.inputs if n.attrs["role"] == "variable"]
         self.variables = dict(zip(inputs, variables, strict=True))
         self.counter = np.zeros(1, np.int64)
+        self.known: dict[tuple, dict[str, int]] = {}  # shapes of the feeds -> sizes of their dims
         self.order = graph.nodes()
         self.in_python = {i for n in self.order if n.op.kind is not Kind.SEGMENT for i in n.inputs} | set(graph.outputs)
         self.executables = {n: self.executable(n, kernels) for n in self.order if n.op.kind is Kind.SEGMENT}
@@ -46,18 +47,26 @@ class Chain:
 
     def sizes(self, arrays: Sequence[np.ndarray]) -> dict[str, int]:
         """The sizes of the dims that the feeds tell. Raises ShapeError when they do not fit together."""
-        shapes = iter([a.shape for a in arrays])
-        env = bind_dims(self.graph.inputs, [tuple(n.type.shape) if n in self.variables else next(shapes)
-                                            for n in self.graph.inputs])
-        check_equations(self.graph.equations, env)
-        return env
+        key = tuple([a.shape for a in arrays])
+        if key not in self.known:
+            shapes = iter(key)
+            env = bind_dims(self.graph.inputs, [tuple(n.type.shape) if n in self.variables else next(shapes)
+                                                for n in self.graph.inputs])
+            check_equations(self.graph.equations, env)
+            if len(self.known) == KEPT_SIZES:
+                self.known.clear()
+            self.known[key] = env
+        return dict(self.known[key])
 
     def run(self, arrays: Sequence[np.ndarray], env: dict[str, int], number: int, keep: dict[Node, Any] | None = None) -> list:
         """The outputs for feeds of the right dtypes and the `sizes` of their dims, in the run of this number. New states of
         variables are in the variables' memory: None stands for them. `keep` receives the value of every node.
         """
-        fed = iter(arrays)
-        value: dict[Node, Any] = {} if keep is None else keep
+        with np.errstate(all="ignore"):
+            return self.walk(iter(arrays), env, number, {} if keep is None else keep)
+
+    def walk(self, fed: Iterator[np.ndarray], env: dict[str, int], number: int, value: dict[Node, Any]) -> list:
+        """`run`, node by node."""
         equations = check_equations(self.graph.equations, env)
         for node in self.order:
             if node in self.variables:

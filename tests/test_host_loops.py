@@ -107,6 +107,15 @@ def test_an_assertion_in_a_loop_changes_nothing(device):
         assert session.run(v) == 2
 
 
+def test_with_checks_after_each_pass(monkeypatch):
+    monkeypatch.setattr(options, "check", 2)
+    x, n = tf.placeholder(tf.float32, [None]), tf.placeholder(tf.int32, [])
+    y = tf.while_loop(lambda i, s: i < n, lambda i, s: (i + 1, s + tf.reduce_sum(tf.boolean_mask(x * s, x > 0)[:i + 1])),
+                      [tf.constant(0), tf.constant(1.0)])[1]
+    got = run([y, tf.gradients(y, x)[0]], {x: [1, -1, 2], n: 2})
+    assert got[0] == 8 and got[1].tolist() == [6, 0, 2]  # (1 + a) * (1 + a + c)
+
+
 def test_random_numbers_in_such_a_loop(monkeypatch):
     """Each iteration draws its own, the same ones on each device."""
     def drawn(i, s):

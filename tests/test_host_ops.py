@@ -320,6 +320,17 @@ def test_runs_from_several_threads(device):
 # Python ------------------------------------------------------------------------------------------------------------------
 
 
+def test_a_python_function_may_run_the_session(device):
+    """It sees the variables as they are before the outer run writes."""
+    v = tf.Variable([1.0, 2.0])
+    double = v * 2
+    with tf.Session() as session:
+        inner = tf.py_func(lambda: session.run(double), [], tf.float32, shape=[2])
+        step = v.assign_add(inner)
+        session.run(v.initializer)
+        assert session.run(step).tolist() == [3, 6] and session.run(double).tolist() == [6, 12]
+
+
 def test_py_func(device):
     x = tf.placeholder(tf.float32, [None, 3])
     y, n = tf.py_func(lambda a: (a[a[:, 0] > 0], len(a)), [x * 2], [tf.float32, tf.int64], shape=[[None, 3], []])

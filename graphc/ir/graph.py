@@ -244,7 +244,7 @@ def capture(name: str, fetches: Iterable[Node], feeds: Iterable[Node] = (), bind
 def _required(fetches: tuple[Node, ...], fed: set[Node], binders: Mapping[str, Any]) -> list[Node]:
     """The host nodes that tell sizes which the fetches need, in the order in which they were made."""
     found: set[Node] = set()
-    while True:
+    while binders:
         order = _reached((*found, *fetches), fed)
         inputs = fed | {n for n in order if n.op.kind is Kind.INPUT}
         told = {n for node in inputs for d in node.type.shape if (n := dims.linear_in(d)) is not None}
@@ -252,8 +252,9 @@ def _required(fetches: tuple[Node, ...], fed: set[Node], binders: Mapping[str, A
         missing = {binders[n] for n in used if n in binders} - found - fed
         missing |= {n for n in order if n not in fed and new_dims(n)} - found
         if not missing:
-            return sorted(found, key=lambda n: n.serial)
+            break
         found |= missing
+    return sorted(found, key=lambda n: n.serial)
 
 
 def _reached(fetches, fed) -> list[Node]:
