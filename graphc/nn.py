@@ -7,6 +7,22 @@ from graphc import rnn_cell
 from graphc.errors import ArgumentError, ShapeError, report
 from graphc.functions import math as functions
 from graphc.functions.attention import masked_softmax, multi_head_attention, scaled_dot_product_attention
+from graphc.functions.convolution import (
+    atrous_conv2d,
+    atrous_conv2d_transpose,
+    conv1d,
+    conv1d_transpose,
+    conv2d,
+    conv2d_backprop_filter,
+    conv2d_backprop_input,
+    conv2d_transpose,
+    conv3d,
+    conv3d_transpose,
+    convolution,
+    depthwise_conv2d,
+    depthwise_conv2d_native,
+    separable_conv2d,
+)
 from graphc.functions.gathering import embedding_lookup
 from graphc.functions.math import log_sigmoid, sigmoid, tanh
 from graphc.functions.normalization import (
@@ -24,6 +40,17 @@ from graphc.functions.normalization import (
     sufficient_statistics,
     weighted_moments,
 )
+from graphc.functions.pooling import (
+    avg_pool,
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
+    max_pool,
+    max_pool1d,
+    max_pool2d,
+    max_pool3d,
+    pool,
+)
 from graphc.functions.random import dropout
 from graphc.functions.recurrent import (
     bidirectional_dynamic_rnn,
@@ -40,16 +67,18 @@ from graphc.ops.movement import reshape_to
 from graphc.ops.reduce import reduce_sum
 
 __all__ = [
-    "batch_norm", "batch_norm_with_global_normalization", "batch_normalization", "bias_add",
-    "bidirectional_dynamic_rnn", "crelu", "dropout", "dynamic_rnn", "elu", "embedding_lookup",
-    "fused_batch_norm", "gelu", "group_norm",
-    "hard_sigmoid", "in_top_k", "instance_norm", "l2_loss", "l2_normalize", "layer_norm", "leaky_relu",
-    "local_response_normalization", "log_poisson_loss", "log_sigmoid", "log_softmax", "lrn", "masked_softmax",
-    "moments", "multi_head_attention", "normalize_moments", "relu", "relu6", "rnn_cell", "scaled_dot_product_attention",
-    "selu", "sigmoid", "sigmoid_cross_entropy_with_logits", "silu", "softmax", "softmax_cross_entropy_with_logits",
-    "softmax_cross_entropy_with_logits_v2", "softplus", "softsign", "sparse_softmax_cross_entropy_with_logits",
-    "static_bidirectional_rnn", "static_rnn", "sufficient_statistics", "swish", "tanh", "top_k",
-    "weighted_cross_entropy_with_logits", "weighted_moments", "xw_plus_b", "zero_fraction",
+    "atrous_conv2d", "atrous_conv2d_transpose", "avg_pool", "avg_pool1d", "avg_pool2d", "avg_pool3d", "batch_norm",
+    "batch_norm_with_global_normalization", "batch_normalization", "bias_add", "bidirectional_dynamic_rnn", "conv1d",
+    "conv1d_transpose", "conv2d", "conv2d_backprop_filter", "conv2d_backprop_input", "conv2d_transpose", "conv3d",
+    "conv3d_transpose", "convolution", "crelu", "depthwise_conv2d", "depthwise_conv2d_native", "dropout", "dynamic_rnn",
+    "elu", "embedding_lookup", "fused_batch_norm", "gelu", "group_norm", "hard_sigmoid", "in_top_k", "instance_norm",
+    "l2_loss", "l2_normalize", "layer_norm", "leaky_relu", "local_response_normalization", "log_poisson_loss",
+    "log_sigmoid", "log_softmax", "lrn", "masked_softmax", "max_pool", "max_pool1d", "max_pool2d", "max_pool3d", "moments",
+    "multi_head_attention", "normalize_moments", "pool", "relu", "relu6", "rnn_cell", "scaled_dot_product_attention",
+    "selu", "separable_conv2d", "sigmoid", "sigmoid_cross_entropy_with_logits", "silu", "softmax",
+    "softmax_cross_entropy_with_logits", "softmax_cross_entropy_with_logits_v2", "softplus", "softsign",
+    "sparse_softmax_cross_entropy_with_logits", "static_bidirectional_rnn", "static_rnn", "sufficient_statistics", "swish",
+    "tanh", "top_k", "weighted_cross_entropy_with_logits", "weighted_moments", "xw_plus_b", "zero_fraction",
 ]
 
 # activations -----------------------------------------------------------------------------------------

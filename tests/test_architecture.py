@@ -44,7 +44,8 @@ IMPORTS = {
     "passes/segment.py": ("carry_sizes", "a body's native part is told the sizes of the graph around it"),
     "passes/sparse_updates.py": ("add divide multiply negative subtract scatter_add reshape_to", "sums of scattered rows are "
                                  "recognised, and added to a variable instead"),
-    "passes/thin_products.py": ("multiply reshape_to transpose_to reduce_sum cast", "a thin product becomes a sum of products"),
+    "passes/thin_products.py": ("multiply where broadcast_to reshape_to transpose_to reduce_sum slide slide_back cast",
+                                "a thin product becomes a sum of products"),
     "passes/widen.py": ("cast", "sums of 16-bit floats are made in float32"),
     "codegen/cpu/random.py": ("MULTIPLIERS ROUNDS TRUNCATED TRUNCATED_CENTRE TRUNCATED_MASS UNIFORM_BITS WEYL",
                               "numbers, no ops"),

@@ -155,6 +155,8 @@ OPERANDS = {
     "sliced columns": (lambda a, b: matmul_to(a, strided_slice(b, begin=(0, 3), steps=(1, 2), sizes=(9, 19))), (5, 9), (9, 45)),
     "backwards": (lambda a, b: matmul_to(a, strided_slice(b, begin=(8, 18), steps=(-1, -1), sizes=(9, 19))), (5, 9), (9, 19)),
     "broadcast": (lambda a, b: matmul_to(broadcast_to(a, shape=(17, 9)), b), (1, 9), (9, 19)),
+    "broadcast number": (lambda a, b: matmul_to(broadcast_to(as_node(2, b.dtype), shape=(17, 9)), b), (1, 9), (9, 19)),
+    "number": (lambda a, b: matmul_to(a, as_node([[2]], a.dtype)), (17, 1), (1, 19)),
     "broadcast k": (lambda a, b: matmul_to(a, broadcast_to(b, shape=(9, 19))), (17, 9), (1, 19)),
     "broadcast n": (lambda a, b: matmul_to(a, broadcast_to(b, shape=(9, 19))), (17, 9), (9, 1)),
     "reshaped": (lambda a, b: matmul_to(reshape_to(a, shape=(6, 12)), b), (6, 3, 4), (12, 19)),

@@ -11,7 +11,7 @@ import numpy as np
 
 from graphc.codegen.control import Row, times
 from graphc.codegen.copies import copy_call
-from graphc.codegen.kernel import ContractKernel, Kernel, LoopKernel, RecurrenceKernel, kernel_text
+from graphc.codegen.kernel import ContractKernel, Kernel, LoopKernel, RecurrenceKernel, WindowKernel, kernel_text
 from graphc.codegen.lower import Buffer, Call, Target
 from graphc.codegen.plan import Control, Plan, Planner, Record
 from graphc.codegen.regions import Lowered, lower_graph
@@ -55,11 +55,14 @@ def emit(kernel: Kernel):
     from graphc.codegen.cpu.emit_loops import emit_loops
     from graphc.codegen.cpu.emit_recurrence import emit_recurrence
     from graphc.codegen.cpu.emit_routine import emit_routine
+    from graphc.codegen.cpu.emit_windows import emit_windows
     if isinstance(kernel, RecurrenceKernel):
         return emit_recurrence(kernel)
     lanes = cpu_target().vector_bytes // kernel.item_bytes
     if isinstance(kernel, LoopKernel):
         return emit_loops(kernel, lanes)
+    if isinstance(kernel, WindowKernel):
+        return emit_windows(kernel, lanes)
     return emit_contract(kernel, lanes) if isinstance(kernel, ContractKernel) else emit_routine(kernel, lanes)
 
 
@@ -158,7 +161,8 @@ def _record(record: Record | Control, words: tuple[str, ...]) -> RecordSpec:
         return RecordSpec("", words, False, record.barrier, False, "0", False, "", record.kind, record.target, repeats)
     call = record.call
     return RecordSpec(compile_kernel(call.kernel)[0], words, call.serial, record.barrier, call.kernel.may_fail,
-                      str(call.operations), isinstance(call.kernel, ContractKernel), str(call.location or ""), repeats=repeats)
+                      str(call.operations), isinstance(call.kernel, ContractKernel | WindowKernel), str(call.location or ""),
+                      repeats=repeats)
 
 
 def _places(plan: Plan) -> dict[Buffer, str]:

@@ -28,7 +28,8 @@ class Access:
 @dataclass(frozen=True)
 class Load:
     """name = the element at `access`. With `index`, the name of an integer value, `index * scale` is added to the place;
-    lanes whose index is outside [0, limit) read nothing, give 0, and are reported as failure number `failure`.
+    lanes whose index is outside [0, limit) read nothing, give 0, and are reported as failure number `failure`. With `where`,
+    the name of a bool value, lanes where that is false read nothing and are `fill`.
     """
 
     name: str
@@ -38,6 +39,8 @@ class Load:
     limit: Int = 0
     failure: int = -1
     element: tuple[tuple[str, Int], ...] = ()  # strides that number the elements of the index tensor
+    where: str = ""
+    fill: float | int | bool = 0
 
     @property
     def dtype(self) -> str:
@@ -260,7 +263,63 @@ class RoutineKernel:
     may_fail: bool = False
 
 
-Kernel = LoopKernel | ContractKernel | RecurrenceKernel | RoutineKernel
+@dataclass(frozen=True)
+class Span:
+    """The part of a summed axis whose terms exist: the k in it with offset + scale * axis + step * k = divisor * place, place
+    in [0, limit). `moved`, "a" or "b", is the operand that is read at `place`, with the stride `stride`.
+    """
+
+    moved: str
+    axis: str       # a loop; "" where only one element of it exists
+    scale: int
+    step: int
+    offset: Int
+    divisor: int
+    limit: Int
+    stride: Int
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A summed axis of a WindowKernel: its size and its strides in both operands (the one that a span moves: 0)."""
+
+    size: Int
+    a: Int
+    b: Int
+    span: Span | None = None
+
+
+@dataclass(frozen=True)
+class WindowKernel:
+    """C[loops, m, n] = sum over `sums` of A[loops, m, sums] B[loops, n, sums], then `epilogue` on each element, named "acc".
+
+    A convolution. Nothing is packed: operands are read where they are, and only where they are. Lanes run along n, or with
+    `dot` along the last of `sums`: then a tile has `vectors` elements of n, each the sum of a vector's lanes. full: n is a
+    multiple of the tile. Sums run over each axis in order, in blocks.
+    """
+
+    name: str = field(compare=False)
+    buffers: tuple[str, ...]
+    sizes: tuple[str, ...]
+    dtype: str
+    loops: tuple[tuple[str, Int], ...]
+    m: Int
+    n: Int
+    sums: tuple[Sum, ...]
+    a: Access
+    a_free: Int
+    b: Access
+    b_free: Int
+    rows: int
+    vectors: int
+    dot: bool
+    full: bool
+    epilogue: tuple[Statement, ...]
+    item_bytes: int
+    may_fail: bool = False
+
+
+Kernel = LoopKernel | ContractKernel | RecurrenceKernel | RoutineKernel | WindowKernel
 
 
 def uses(statement: Statement) -> tuple[str, ...]:
@@ -269,7 +328,7 @@ def uses(statement: Statement) -> tuple[str, ...]:
         return statement.uses
     if isinstance(statement, Store):
         return (statement.value, statement.index) if statement.index else (statement.value,)
-    return (statement.index,) if isinstance(statement, Load) and statement.index else ()
+    return tuple(n for n in (statement.index, statement.where) if n) if isinstance(statement, Load) else ()
 
 
 def statements(kernel: Kernel) -> Iterator[Statement]:
@@ -278,6 +337,8 @@ def statements(kernel: Kernel) -> Iterator[Statement]:
         for operand in (kernel.a, kernel.b):
             if operand.packing:
                 yield from operand.packing.prologue
+        yield from kernel.epilogue
+    elif isinstance(kernel, WindowKernel):
         yield from kernel.epilogue
     elif isinstance(kernel, RecurrenceKernel):
         for part in (kernel.before, kernel.test, kernel.body, kernel.after):
@@ -307,6 +368,8 @@ def kernel_text(kernel: Kernel) -> str:
                          (f", {taken.scratch} for each thread" if taken.scratch else ""))
         lines += [f"    {name} = {number}" for name, number in kernel.numbers]
         return "\n".join([*lines, *(f"    {line}".rstrip() for line in kernel.body.splitlines()), "}"])
+    if isinstance(kernel, WindowKernel):
+        return "\n".join([head + "{", *_window_lines(kernel), *(f"    {_line(s)}" for s in kernel.epilogue), "}"])
     axes = ", ".join(f"{a}<{n}" for a, n in kernel.parallel) or "once"
     lines = [head + "{", f"  for {axes}:  # vectors along {kernel.vector}"]
     lines += [f"    {_line(s)}" for s in kernel.before]
@@ -339,6 +402,21 @@ def _recurrence_lines(kernel: RecurrenceKernel) -> list[str]:
     return lines + [f"  {_line(s)}" for s in kernel.after]
 
 
+def _window_lines(kernel: WindowKernel) -> list[str]:
+    loops = "".join(f"{a}<{n}, " for a, n in kernel.loops)
+    lines = [f"  for {loops}m<{kernel.m}, n<{kernel.n}: acc = sum over k of a * b"
+             f"  # tile {kernel.rows}x{kernel.vectors} {'sums of vectors' if kernel.dot else 'vectors'}"]
+    for side, access, free in (("a", kernel.a, kernel.a_free), ("b", kernel.b, kernel.b_free)):
+        terms = "".join(f" + {getattr(s, side)}*k{k}" for k, s in enumerate(kernel.sums) if getattr(s, side) != 0)
+        lines.append(f"    {side}: {_at(access, '', 0)[:-1]} + {free}*{'m' if side == 'a' else 'n'}{terms}]")
+    for k, s in enumerate(kernel.sums):
+        span = s.span
+        moved = f", {span.moved} at {span.stride}*({span.offset} + {span.scale}*{span.axis or 0} + {span.step}*k{k})" \
+            f"/{span.divisor} in [0, {span.limit})" if span else ""
+        lines.append(f"    k{k}<{s.size}{moved}")
+    return lines
+
+
 def _place(operand: Operand) -> str:
     terms = "".join(f" + {s}*{a}" for a, s in operand.access.strides)
     return f"{operand.access.buffer}[{operand.access.offset}{terms} + {operand.free}*free + {operand.summed}*k]"
@@ -352,7 +430,8 @@ def _at(access: Access, index: str, scale: Int) -> str:
 
 def _line(s: Statement) -> str:
     if isinstance(s, Load):
-        return f"{s.name}: {s.dtype} = {_at(s.access, s.index, s.scale)}"
+        inside = f" where {s.where} else {s.fill}" if s.where else ""
+        return f"{s.name}: {s.dtype} = {_at(s.access, s.index, s.scale)}{inside}"
     if isinstance(s, Store):
         return f"{_at(s.access, s.index, s.scale)} {'+=' if s.index and s.action == 'add' else '='} {s.value}"
     if isinstance(s, Literal):

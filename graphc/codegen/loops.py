@@ -198,6 +198,7 @@ class LoopLowering:
 def addressed(region: Region) -> list[tuple[Size, ...]]:
     """The strides over the domain of everything that is addressed: what axes can be merged depends on them."""
     found = [spread(region, s.strides, region.placement[n]) for n, s in region.loads.items() if n in region.placement]
+    found += [spread(region, b.strides, region.placement[n]) for n, s in region.loads.items() for b in s.bounds]
     found += [spread(region, region.stored(n)[0], region.placement[n]) for n in region.outputs]
     for node in region.nodes:
         if node.op.kind is Kind.RANDOM or _fails(node):

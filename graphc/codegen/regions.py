@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from graphc.codegen.contractions import ContractLowering
 from graphc.codegen.control import Step, control_steps
+from graphc.codegen.convolutions import WindowLowering
 from graphc.codegen.copies import assemble_calls, copy_call, scatter_calls
 from graphc.codegen.loops import LoopLowering
 from graphc.codegen.lower import Buffer, Call, Target
@@ -85,6 +86,8 @@ def region_calls(node: Node, inputs: dict[Node, Buffer], outputs: list[Buffer], 
     anchor = next((n for n in members if n.op.kind is Kind.CONTRACT), None)
     if anchor is not None:
         product = analyse_product(order, members, body.outputs, anchor)
+        if anchor.op.rule.windows(tuple(i.type for i in anchor.inputs), anchor.attrs):
+            return WindowLowering(body.name, product, inside, buffers, target, node.location).calls()
         return ContractLowering(body.name, product, inside, buffers, target, node.location).calls()
     routine = next((n for n in members if n.op.kind is Kind.ROUTINE), None)
     if routine is not None:

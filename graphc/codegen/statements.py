@@ -24,7 +24,7 @@ from graphc.ir.node import Node
 from graphc.ir.op import Array, Kind
 from graphc.ir.types import DType
 from graphc.passes.fuse import is_literal
-from graphc.passes.regions import MOVEMENT, Region, contiguous
+from graphc.passes.regions import MOVEMENT, Region, Source, contiguous
 
 RUN = Buffer("run number", 8)  # a word that the driver counts up; random ops read it
 
@@ -105,13 +105,31 @@ class Writer:
     def load(self, node: Node) -> None:
         source = self.region.loads[node]
         name, dtype = self.name(node), node.type.dtype.short
+        inside = self.inside(node, source) if source.bounds else ""
         if is_literal(source.node):
             value = source.node.attrs["value"].value.reshape(-1)[0].item()
-            self.statements.append(Literal(name, dtype, value))
+            self.statements.append(Literal(f"{name}c" if inside else name, dtype, value))
+            if inside:
+                self.statements.append(Compute(name, dtype, f"select({inside}, {name}c, {_attribute(source.fill)})",
+                                               (inside, f"{name}c")))
             return
         strides = self.strides.over_axes(source.strides, self.region.placement[node])
         buffer = self.parameters.buffer(self.buffers[source.node])
-        self.statements.append(Load(name, Access(buffer, dtype, strides, self.parameters.size(source.offset))))
+        self.statements.append(Load(name, Access(buffer, dtype, strides, self.parameters.size(source.offset)), where=inside,
+                                    fill=source.fill))
+
+    def inside(self, node: Node, source: Source) -> str:
+        """The name of a bool value: whether the bounds of a load hold."""
+        texts, names = [], []
+        for k, bound in enumerate(source.bounds):
+            at = f"{self.name(node)}b{k}"
+            self.statements.append(Coordinate(at, "i64", self.strides.over_axes(bound.strides, self.region.placement[node]),
+                                              self.parameters.size(bound.offset)))
+            texts.append(f"({at} >= 0) & ({at} < splat_i64({self.parameters.size(bound.limit, keep=())}))")
+            names.append(at)
+        name = f"{self.name(node)}w"
+        self.statements.append(Compute(name, "bool", " & ".join(texts), tuple(names)))
+        return name
 
     def load_at(self, name: str, buffer: Buffer, dtype: str, strides) -> Load:
         """A load from a temporary."""

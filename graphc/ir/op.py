@@ -84,11 +84,22 @@ class Reduce:
 
 @dataclass(frozen=True)
 class IndexMap:
-    """Where an element comes from: input coordinate a = offsets[a] + steps[a] * result coordinate axes[a] (None: no axis)."""
+    """Where an element comes from: input coordinate a = offsets[a] + steps[a] * result coordinate axes[a] (None: no axis).
+
+    more: further terms (a, axis, step), for input coordinates that several result axes move. With `fill`, a coordinate may
+    lie outside the input: the element is then `fill`.
+    """
 
     axes: tuple[int | None, ...]
     steps: tuple[int, ...]
     offsets: tuple[Any, ...]
+    more: tuple[tuple[int, int, int], ...] = ()
+    fill: Any = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether elements only change axes: no offset, no step, nothing outside."""
+        return not self.more and self.fill is None and all(s == 1 for s in self.steps) and all(o == 0 for o in self.offsets)
 
 
 @dataclass(frozen=True)
@@ -130,13 +141,30 @@ class Scatter:
 
 
 @dataclass(frozen=True)
+class Window:
+    """Three labels that a window ties: position = stride * output + dilation * tap - low.
+
+    Each is on one of the two operands and the result of a contraction. Terms whose position lies outside its axis are 0.
+    """
+
+    position: Any
+    output: Any
+    tap: Any
+    stride: int
+    dilation: int
+    low: Any
+
+
+@dataclass(frozen=True)
 class Contract:
     """`labels(input types, attrs)` gives the axes' labels (a, b, result): label strings or tuples of hashables.
 
-    A label missing in the result is summed. A size-1 axis that broadcasts has the label None.
+    A label missing in the result is summed. A size-1 axis that broadcasts has the label None. `windows(input types, attrs)`
+    gives the Windows among the labels: convolutions have them.
     """
 
     labels: Callable[[tuple, Mapping], tuple]
+    windows: Callable[[tuple, Mapping], tuple[Window, ...]] = lambda types, attrs: ()
 
 
 @dataclass(frozen=True)

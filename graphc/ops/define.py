@@ -95,7 +95,8 @@ def assembly(name: str, inputs: str, *, doc: str, infer, parts, fill, numpy, gra
               rule=Assemble(parts, fill), samples=as_samples(samples), errors=tuple(errors))
 
 
-def contraction(name: str, inputs: str, *, doc: str, infer, labels, numpy, grad, attrs, samples, errors=()) -> Op:
-    """A sum of products of two operands, as an einsum."""
+def contraction(name: str, inputs: str, *, doc: str, infer, labels, numpy, grad, attrs, samples, errors=(),
+                windows=lambda types, attrs: ()) -> Op:
+    """A sum of products of two operands, as an einsum; `windows` make it a convolution."""
     return Op(name, Kind.CONTRACT, tuple(inputs.split()), infer=infer, numpy=numpy, grad=grad, doc=doc, attrs=attrs,
-              rule=Contract(labels), samples=as_samples(samples), errors=tuple(errors))
+              rule=Contract(labels, windows), samples=as_samples(samples), errors=tuple(errors))

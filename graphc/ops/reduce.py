@@ -12,7 +12,7 @@ from graphc.ops.assemble import concat_values, place
 from graphc.ops.compare import cast, equal, where
 from graphc.ops.define import as_samples, common_dtype, reduction, sample, without_axes
 from graphc.ops.elementwise import multiply
-from graphc.ops.index import iota
+from graphc.ops.index import dim_value, iota
 from graphc.ops.movement import broadcast_to, expand, reshape_to, strided_slice, transpose_to
 from graphc.ops.samples import boolean, integer, real
 
@@ -104,14 +104,14 @@ def _share_among_ties(dy, y, x, *, axes):
     return [expand(dy / reduce_sum(chosen, axes=axes), shape, axes) * chosen]
 
 
-def _extreme(name: str, word: str, horizontal: str, numpy, init, empty: str) -> Op:
+def _extreme(name: str, word: str, horizontal: str, numpy, init, empty: str, grad=_share_among_ties,
+             ties: str = "Ties share the gradient equally.") -> Op:
     return reduction(
         name,
-        doc=f"The {word} element over `axes`; those axes disappear. NaN where there is one. Of nothing: {empty}. Ties "
-            "share the gradient equally.",
+        doc=f"The {word} element over `axes`; those axes disappear. NaN where there is one. Of nothing: {empty}. {ties}",
         combine=f"{'maximum' if init is lowest else 'minimum'}({{acc}}, {{x}})", horizontal=horizontal, init=init,
         numpy=lambda x, *, axes: numpy(x, axis=axes, initial=init(_dtype(x))),
-        grad=_share_among_ties,
+        grad=grad,
         samples=[*DISTINCT, sample(integer(3, 4), axes=(1,))],
         errors=[*AXIS_ERRORS, (sample(boolean(3), axes=(0,)), "bool is not accepted")],
     )
@@ -123,6 +123,26 @@ def _dtype(x: np.ndarray) -> DType:
 
 reduce_max = _extreme("reduce_max", "largest", "horizontal_max", np.max, lowest, "-inf, or the smallest integer")
 reduce_min = _extreme("reduce_min", "smallest", "horizontal_min", np.min, highest, "inf, or the largest integer")
+
+
+
+def _as_number(size):
+    """A size as an operand."""
+    return size if isinstance(size, int) else dim_value(dim=size)
+
+
+def _to_first(dy, y, x, *, axes):
+    """dy to the first element that reaches y; to none where y is NaN."""
+    shape = tuple(x.type.shape)
+    number = as_node(0, int64)  # of an element among those that are reduced together
+    for axis in axes:
+        number = number * _as_number(shape[axis]) + iota(shape=shape, axis=axis)
+    reached = where(equal(x, expand(y, shape, axes)), number, highest(int64))
+    return [where(equal(number, expand(reduce_min(reached, axes=axes), shape, axes)), expand(dy, shape, axes), 0)]
+
+
+reduce_first_max = _extreme("reduce_first_max", "largest", "horizontal_max", np.max, lowest, "-inf, or the smallest integer",
+                            _to_first, "Of equal ones the first gets the whole gradient.")
 
 # truth --------------------------------------------------------------------------------------------
 

@@ -217,8 +217,10 @@ class _Fuser:
                     continue
                 while chain:  # the longest part, from the consumer's side, whose index map composes
                     try:
-                        source_of(source, set(chain).__contains__)
-                        break
+                        found = source_of(source, set(chain).__contains__)
+                        if not _reads_all(node, source) or not (found.bounds or is_literal(root)):
+                            break
+                        chain.pop()  # all that it addresses must be there
                     except NotARegion:
                         chain.pop()
                 members.update(chain)
@@ -339,7 +341,7 @@ class _Fuser:
     def region_inputs(self, group: _Group) -> list[Node]:
         members = self.members(group)
         found = {i: None for n in sorted(members, key=self.place.__getitem__) for i in n.inputs
-                 if i not in members and not is_literal(i)}
+                 if i not in members and (not is_literal(i) or n.op.kind is Kind.CONTRACT)}
         return list(found)
 
     def make_region(self, group: _Group, new: dict[Node, Node]) -> None:
@@ -417,6 +419,11 @@ def at_most(size: Size, limit: int) -> bool:
 def _is_free(node: Node) -> bool:
     """Whether regions take copies of a node instead of its value."""
     return node.op.kind in MOVEMENT or is_size_value(node)
+
+
+def _reads_all(node: Node, source: Node) -> bool:
+    """Whether a node reads its input `source` from memory, wherever it pleases."""
+    return node.op.kind is Kind.CONTRACT or node.op.kind is Kind.GATHER and source is node.inputs[0]
 
 
 def _is_move(group: _Group) -> bool:

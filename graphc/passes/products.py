@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from graphc.ir.dims import Size
 from graphc.ir.node import Node
 from graphc.ir.op import Kind
-from graphc.passes.regions import MOVEMENT, NotARegion, Region, analyse, is_size_value
+from graphc.passes.regions import MOVEMENT, NotARegion, Region, analyse, is_size_value, source_of
 
 
 @dataclass
@@ -49,7 +49,11 @@ def _prologue(order: Sequence[Node], inside: set[Node], outputs: Sequence[Node],
     while root.op.kind in MOVEMENT and root in inside:
         root = root.inputs[0]
     if root not in inside:
+        if source_of(operand, inside.__contains__).bounds:
+            raise NotARegion("a contraction of an array that has an outside")
         return None
+    if anchor.op.rule.windows(tuple(i.type for i in anchor.inputs), anchor.attrs):
+        raise NotARegion(f"{anchor.label} reads an operand's elements again for each window")
     nodes = _behind([operand], inside)
     kept = [o for o in outputs if o in nodes and not is_size_value(o)]
     if kept:

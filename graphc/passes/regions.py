@@ -24,12 +24,26 @@ class NotARegion(Exception):
 
 
 @dataclass(frozen=True)
+class Bound:
+    """A condition on a load: offset + sum(strides[a] * coordinate a of the loaded value) is in [0, limit)."""
+
+    strides: tuple[Size, ...]
+    offset: Size
+    limit: Size
+
+
+@dataclass(frozen=True)
 class Source:
-    """Where a load's elements are: in `node`'s memory at offset + sum(strides[a] * coordinate a of the loaded value)."""
+    """Where a load's elements are: in `node`'s memory at offset + sum(strides[a] * coordinate a of the loaded value).
+
+    Where a bound does not hold, the element is `fill` and nothing is read.
+    """
 
     node: Node
     strides: tuple[Size, ...]
     offset: Size
+    bounds: tuple[Bound, ...] = ()
+    fill: float | int | bool = 0
 
 
 def is_size_value(node: Node) -> bool:
@@ -70,20 +84,58 @@ def source_of(node: Node, inside) -> Source:
     while chain[-1].op.kind in MOVEMENT and inside(chain[-1]):
         chain.append(chain[-1].inputs[0])
     root = chain.pop()
-    strides, offset, shape = contiguous(root.type.shape), 0, root.type.shape
+    found = Source(root, contiguous(root.type.shape), 0)
     for step in reversed(chain):
-        if step.op.kind is Kind.VIEW:
-            strides = _viewed(shape, strides, step.type.shape)
-        else:
-            found = index_map(step)
-            new: list[Size] = [0] * step.type.rank
-            for a, axis in enumerate(found.axes):
-                offset = offset + strides[a] * found.offsets[a]
-                if axis is not None:
-                    new[axis] = new[axis] + strides[a] * found.steps[a]
-            strides = tuple(new)
-        shape = step.type.shape
-    return Source(root, tuple(strides), offset)
+        found = _through(found, step)
+    return found
+
+
+def _through(source: Source, step: Node) -> Source:
+    """The source of a movement node's value, from that of its input."""
+    shape = step.inputs[0].type.shape
+    if step.op.kind is Kind.VIEW:
+        bounds = tuple(Bound(_through_bound(shape, b.strides, step.type.shape), b.offset, b.limit) for b in source.bounds)
+        return Source(source.node, _viewed(shape, source.strides, step.type.shape), source.offset, bounds, source.fill)
+    found = index_map(step)
+
+    def moved(strides, offset) -> tuple[tuple[Size, ...], Size]:
+        new: list[Size] = [0] * step.type.rank
+        for a, axis in enumerate(found.axes):
+            offset = offset + strides[a] * found.offsets[a]
+            if axis is not None:
+                new[axis] = new[axis] + strides[a] * found.steps[a]
+        for a, axis, term in found.more:
+            new[axis] = new[axis] + strides[a] * term
+        return tuple(new), offset
+    old = [Bound(*moved(b.strides, b.offset), b.limit) for b in source.bounds]
+    own = [Bound(*moved([int(k == a) for k in range(len(shape))], 0), shape[a]) for a in range(len(shape))] \
+        if found.fill is not None else []
+    own = [b for b in own if not _always_holds(b, step.type.shape)]
+    if old and own and source.fill != found.fill:
+        raise NotARegion("elements from outside an array within another array's outside")
+    return Source(source.node, *moved(source.strides, source.offset), (*old, *own), found.fill if own else source.fill)
+
+
+def _always_holds(bound: Bound, shape: Sequence[Size]) -> bool:
+    """Whether a bound surely holds for all coordinates below `shape`."""
+    terms = [(s, d) for s, d in zip(bound.strides, shape, strict=True) if s != 0]
+    if terms == [(1, bound.limit)] and bound.offset == 0:
+        return True
+    numbers = [bound.offset, bound.limit, *(n for term in terms for n in term)]
+    if not all(isinstance(n, int) for n in numbers):
+        return False
+    ends = [s * (d - 1) for s, d in terms]  # type: ignore[operator]
+    return bound.offset + sum(e for e in ends if e < 0) >= 0 and \
+        bound.offset + sum(e for e in ends if e > 0) < bound.limit  # type: ignore[operator]
+
+
+def _through_bound(shape, strides, new_shape) -> tuple[Size, ...]:
+    """The strides of a bound after a reshape, which may only add and drop axes of size 1."""
+    kept = [(d, s) for d, s in zip(shape, strides, strict=True) if d != 1]
+    if [d for d, _ in kept] != [d for d in new_shape if d != 1]:
+        raise NotARegion("a view of elements of which some lie outside an array")
+    rest = iter(kept)
+    return tuple(0 if d == 1 else next(rest)[1] for d in new_shape)
 
 
 def _viewed(shape, strides, new_shape) -> tuple[Size, ...]:
@@ -278,7 +330,7 @@ class _Placer:
             yield source, _through_view(node.type.shape, placement, source.type.shape)
         else:
             found = index_map(node)
-            if any(s != 1 for s in found.steps) or any(o != 0 for o in found.offsets):
+            if not found.is_plain:
                 raise NotARegion(f"{node.label} moves elements that the region computes")
             yield source, tuple(None if axis is None or source.type.shape[a] == 1 else placement[axis]
                                 for a, axis in enumerate(found.axes))
@@ -295,7 +347,7 @@ class _Placer:
             return _through_view(node.type.shape, placement, user.type.shape)
         if kind is Kind.MOVE:
             found = index_map(user)
-            if any(s != 1 for s in found.steps) or any(o != 0 for o in found.offsets):
+            if not found.is_plain:
                 return None
             result: list[int | None] = [None] * user.type.rank
             for a, axis in enumerate(found.axes):
@@ -334,6 +386,8 @@ class _Placer:
                     if self.is_computed(source):
                         raise NotARegion("a gather from a value that the region computes")
                     found[source] = source_of(source, self.inside.__contains__)
+                    if found[source].bounds:
+                        raise NotARegion("a gather from an array that has an outside")
                 elif not self.is_computed(source) and source not in found:
                     found[source] = source_of(source, self.inside.__contains__)
                     if source not in self.placement:

@@ -63,6 +63,8 @@ class Lines:
     def write_load(self, s: Load) -> None:
         if s.index:
             self.gather(s)
+        elif s.where:
+            self.lines.append(f"{s.name} = select({s.where}, {self.loaded_where(s.access, s.where)}, {number(s.fill)})")
         else:
             self.lines.append(f"{s.name} = {self.loaded(s.access)}")
 
@@ -88,6 +90,13 @@ class Lines:
         if stride == 1:
             return f"load_{access.dtype}({access.buffer}, {index}, mask)"
         return f"strided_{access.dtype}({access.buffer}, {index}, {stride}, mask)"
+
+    def loaded_where(self, access: Access, where: str) -> str:
+        """A load under a mask, and only that: one element for all lanes is read by each of them."""
+        index, stride = place(access.offset, access.strides), access.stride(self.vector)
+        if stride == 1:
+            return f"load_{access.dtype}({access.buffer}, {index}, both(mask, {where}))"
+        return f"strided_{access.dtype}({access.buffer}, {index}, {stride}, both(mask, {where}))"
 
     def ramp(self, dtype: str, strides, offset: Int) -> str:
         step = dict(strides).get(self.vector, 0)

@@ -1,0 +1,185 @@
+"""The register tile of a convolution: several summed axes, one loop in the other, around the tile's multiply-adds."""
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+
+from numba import types
+from numba.extending import intrinsic
+
+from graphc.codegen.cpu.simd import Int, Vector
+from graphc.codegen.cpu.simd_core import I64
+from graphc.codegen.cpu.tile import K_BLOCK, POINTER, Tile, _Loop
+
+
+class Nest(Tile):
+    """Emits C[rows, columns] = sum over `sums` of A B and the epilogue.
+
+    With `dot`, lanes run along the last sum; `vectors` is then the number of columns. Each sum is (size, stride in A, stride
+    in B). Sums of blocks of about K_BLOCK products are added to the total.
+    """
+
+    def __init__(self, *arguments, dot: bool):
+        super().__init__(*arguments)
+        self.dot = dot
+
+    def emit_nest(self, a, a_row, b, b_column, sums: Sequence[tuple], rows_live, columns_live,
+                  epilogue: Callable[[int, int, Vector, Vector], None]):
+        """The tile at addresses a and b; rows and columns beyond the live ones are computed from valid memory, not stored."""
+        build = self.builder
+        self.a, self.b = (build.inttoptr(x, POINTER) for x in (a, b))
+        self.row_at = [build.mul(a_row, self.clamped(r, rows_live)) for r in range(self.rows)]
+        if self.dot:
+            self.column_at = [build.mul(b_column, self.clamped(v, columns_live)) for v in range(self.vectors)]
+        elif self.masked:
+            self.masks = [self.tracer.tail(Int(build.sub(columns_live, I64(v * self.lanes)), self.tracer))
+                          for v in range(self.vectors)]
+        self.total, zeros = self.scratch(), [self.zero()] * (self.rows * self.vectors)
+        self.many = self.has_many(sums)
+        with build.if_then(self.many, likely=False):
+            for n, z in enumerate(zeros):
+                build.store(z, self.slot(self.total, n))
+        *found, _ = self.level(list(sums), I64(0), I64(0), [*zeros, I64(0)])
+        found = self.plus_total(found)
+        for r in range(self.rows):
+            with build.if_then(build.icmp_signed(">", rows_live, I64(r))):
+                for v in range(self.vectors):
+                    self.finish(r, v, found[r * self.vectors + v], columns_live, epilogue)
+
+    def finish(self, r: int, v: int, value, columns_live, epilogue) -> None:
+        """The epilogue of one vector; of one element where lanes were summed."""
+        build, found = self.builder, Vector(value, self.dtype, self.tracer)
+        if not self.dot:
+            epilogue(r, v, found, self.masks[v] if self.masked else None)
+            return
+        with build.if_then(build.icmp_signed(">", columns_live, I64(v))):
+            one = self.tracer.tail(1)
+            epilogue(r, v, self.names["horizontal_add"](found), one)
+
+    def at_b(self, base, index):
+        return self.builder.gep(base, [index], source_etype=self.element_b)
+
+    def zero(self):
+        return self.tracer.splat(0, self.dtype).ir
+
+    def has_many(self, sums):
+        """Whether there is more than one block of products."""
+        count = I64(1)
+        for size, _, _ in sums:
+            count = self.builder.mul(count, size)
+        return self.builder.icmp_signed(">", count, I64(K_BLOCK))
+
+    def level(self, sums: list, a_at, b_at, carried: list) -> list:
+        """The loops over `sums` with the operands at these offsets; `carried`: the sums, and how many products they hold."""
+        build = self.builder
+        (size, a_step, b_step), *inner = sums
+        if not inner:
+            return self.blocks(size, a_step, b_step, a_at, b_at, carried)
+        loop = _Loop(build, I64(0), size, I64(1), carried)
+        a_next = build.add(a_at, build.mul(loop.index, a_step))
+        b_next = build.add(b_at, build.mul(loop.index, b_step))
+        return loop.close(self.level(inner, a_next, b_next, loop.phis))
+
+    def blocks(self, size, a_step, b_step, a_at, b_at, carried: list) -> list:
+        """The innermost axis, in blocks; after each, sums of enough products go to the total."""
+        build = self.builder
+        outer = _Loop(build, I64(0), size, I64(K_BLOCK), carried)
+        end = build.add(outer.index, I64(K_BLOCK))
+        end = build.select(build.icmp_signed("<", end, size), end, size)
+        *sums, count = outer.phis
+        rows = [self.at_a(self.a, build.add(a_at, at)) for at in self.row_at]
+        inner = _Loop(build, outer.index, end, I64(self.lanes if self.dot else 1), sums)
+        if self.dot:
+            sums = inner.close(self.dot_step(rows, b_at, end, inner.index, inner.phis))
+        else:
+            sums = inner.close(self.step(rows, a_step, self.at_b(self.b, b_at), b_step, inner.index, inner.phis))
+        count = build.add(count, build.sub(end, outer.index))
+        return outer.close(self.flushed(sums, count))
+
+    def dot_step(self, rows, b_at, end, p, sums):
+        """One vector along the last axis: the products of all rows with all columns."""
+        build = self.builder
+        mask = self.tracer.tail(Int(build.sub(end, p), self.tracer))
+
+        def vector(pointer, dtype: str):
+            return self.names[f"load_{dtype}"](Int(build.ptrtoint(pointer, I64), self.tracer), 0, mask)
+        columns = [vector(self.at_b(self.b, build.add(build.add(b_at, at), p)), self.stored[1]) for at in self.column_at]
+        found = []
+        for r, row in enumerate(rows):
+            x = vector(self.at_a(row, p), self.stored[0])
+            for v, y in enumerate(columns):
+                found.append(self.tracer.fma(x, y, Vector(sums[r * self.vectors + v], self.dtype, self.tracer)).ir)
+        return found
+
+    def flushed(self, sums, count) -> list:
+        """The sums and their count; zeros once they are a block and were added to the total."""
+        build = self.builder
+        before = build.block
+        full, after = build.append_basic_block("full"), build.append_basic_block("after")
+        build.cbranch(build.and_(self.many, build.icmp_signed(">=", count, I64(K_BLOCK))), full, after)
+        build.position_at_end(full)
+        for n, s in enumerate(self.added(sums)):
+            build.store(s, self.slot(self.total, n))
+        build.branch(after)
+        build.position_at_end(after)
+        found = []
+        for old, new in zip([*sums, count], [*[self.zero()] * len(sums), I64(0)], strict=True):
+            phi = build.phi(old.type)
+            phi.add_incoming(old, before)
+            phi.add_incoming(new, full)
+            found.append(phi)
+        return found
+
+    def added(self, sums) -> list:
+        """The sums plus the total."""
+        return [(Vector(self.builder.load(self.slot(self.total, n), typ=self.vector), self.dtype, self.tracer)
+                 + Vector(s, self.dtype, self.tracer)).ir for n, s in enumerate(sums)]
+
+    def plus_total(self, sums) -> list:
+        """The sums plus the total, where there is one."""
+        build = self.builder
+        before = build.block
+        more, joined = build.append_basic_block("more"), build.append_basic_block("joined")
+        build.cbranch(self.many, more, joined)
+        build.position_at_end(more)
+        added = self.added(sums)
+        build.branch(joined)
+        more = build.block
+        build.position_at_end(joined)
+        found = []
+        for old, new in zip(sums, added, strict=True):
+            phi = build.phi(self.vector)
+            phi.add_incoming(old, before)
+            phi.add_incoming(new, more)
+            found.append(phi)
+        return found
+
+
+def nest_tile(rows: int, vectors: int, lanes: int, dtype: str, stored: tuple[str, str], dot: bool, full: bool, sums: int,
+              epilogue):
+    """Numba intrinsic tile(a, a_row, b, b_column, size, a_step, b_step for each sum, rows_live, columns_live, m, n, *others).
+
+    epilogue: a traced function as for `tile.product_tile`.
+    """
+    parameters = list(inspect.signature(epilogue).parameters)
+    others = [p for p in parameters if p not in ("m", "n", "acc", "mask")]
+    steps = [f"{part}{k}" for k in range(sums) for part in ("size_", "a_step_", "b_step_")]
+    names = ["a", "a_row", "b", "b_column", *steps, "rows_live", "columns_live", "m", "n", *others]
+
+    def typed(_, *kinds):
+        def codegen(context, builder, signature, values):
+            tile = Nest(builder, rows, vectors, lanes, dtype, stored, not full, dot=dot)
+            by_name = dict(zip(names, values, strict=True))
+            given = {name: Int(by_name[name], tile.tracer) for name in ("m", "n", *others)}
+
+            def run(r, v, acc, mask):
+                known = {**given, "m": given["m"] + r, "n": given["n"] + v * (1 if dot else lanes), "acc": acc, "mask": mask}
+                tile.tracer.run(epilogue, [known[p] for p in parameters])
+            axes = [tuple(by_name[f"{part}{k}"] for part in ("size_", "a_step_", "b_step_")) for k in range(sums)]
+            tile.emit_nest(*values[:4], axes, by_name["rows_live"], by_name["columns_live"], run)
+            return context.get_dummy_value()
+        return types.void(*[types.intp] * len(names)), codegen
+
+    space = {"typed": typed}
+    exec(f"def tile(typing, {', '.join(names)}):\n    return typed(typing, {', '.join(names)})\n", space)
+    return intrinsic(space["tile"])
