@@ -34,6 +34,10 @@ from graphc.functions.arrays import (
     zeros, zeros_like,
 )
 from graphc.functions.control_flow import case, cond, foldl, foldr, map_fn, scan, while_loop
+from graphc.functions.custom import custom_gradient, grad_pass_through, recompute_grad
+from graphc.functions.derivatives import (
+    batch_jacobian, hessian, hessian_vector_product, hessians, jacobian, jacobian_vector_product,
+)
 from graphc.functions.diagonals import (
     diag, diag_part, matrix_band_part, matrix_diag, matrix_diag_part, matrix_set_diag,
 )
@@ -97,7 +101,7 @@ from graphc.ir.types import (
     uint64,
 )
 from graphc.ir.types import bool_ as bool
-from graphc.ops.grad import gradients
+from graphc.ops.grad import AggregationMethod, UnconnectedGradients, gradients
 from graphc.placeholders import placeholder, placeholder_with_default
 from graphc.scopes import AUTO_REUSE, VariableScope, get_variable, get_variable_scope, variable_scope
 from graphc.session import InteractiveSession, Session, get_default_session

@@ -36,7 +36,8 @@ LAYER_OF = {"__init__": "names", "session": "session", "compiler": "session", "c
 
 # Ops that a pass imports to build nodes with, and why. Nothing else in passes, codegen or runtime may name an op.
 IMPORTS = {
-    "passes/differentiate.py": ("zeros_like add connected broadcast_to reshape_to reduce_sum", "gradients are added up"),
+    "passes/differentiate.py": ("zeros_like add connected takes_gradient broadcast_to reshape_to reduce_sum",
+                                 "gradients are added up"),
     "passes/resolve_state.py": ("add subtract read write", "assign_add becomes a sum, and a variable's state a value"),
     "passes/loops.py": ("contract add reshape_to transpose_to reduce_sum", "all iterations' products at once, and their sums"),
     "passes/simplify.py": ("add concat_values", "gradients of slices, added up, are put side by side"),

@@ -34,8 +34,8 @@ for module in pkgutil.iter_modules(graphc.ops.__path__):
     importlib.import_module(f"graphc.ops.{module.name}")
 
 # Kinds that have no value of their own to test here: other tests run whole graphs of them.
-OUTSIDE = {Kind.INPUT, Kind.CONSTANT, Kind.EFFECT, Kind.STRUCTURE, Kind.GRAD, Kind.REGION, Kind.SEGMENT, Kind.COND, Kind.WHILE,
-           Kind.SCAN}
+OUTSIDE = {Kind.INPUT, Kind.CONSTANT, Kind.EFFECT, Kind.STRUCTURE, Kind.GRAD, Kind.CUSTOM, Kind.REGION, Kind.SEGMENT, Kind.COND,
+           Kind.WHILE, Kind.SCAN}
 TESTED = [op for op in OPS.values() if op.kind not in OUTSIDE]
 CASES = [pytest.param(op, s, id=f"{op.name}-{k}") for op in TESTED for k, s in enumerate(op.samples)]
 DIFFERENTIABLE = [p for p in CASES if callable(p.values[0].grad) and p.values[1].inputs]

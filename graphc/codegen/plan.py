@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from graphc.codegen.control import Branch, Loop, Step, root, without_copies
 from graphc.codegen.inplace import is_needless, late_last, may_overwrite
 from graphc.codegen.lower import Buffer, Call
+from graphc.codegen.order import thrifty, typical
 from graphc.codegen.regions import Lowered
 from graphc.codegen.statements import RUN
 from graphc.ir import dims
@@ -15,7 +16,6 @@ from graphc.ir.node import Node
 from graphc.ir.op import Kind
 
 ALIGNMENT = 64          # bytes; vectors and cache lines
-TYPICAL = 64            # the size that an unknown dim is taken to have where one must be guessed
 
 
 @dataclass
@@ -87,6 +87,8 @@ class Planner:
         commits: list[Step] = []
         values = {source for _, source, _ in writes}
         order, joined = without_copies(late_last(self.steps, values), self.outside() | values | set(outputs), set(outputs))
+        order = thrifty(order, [(self.buffer[variable], joined.get(source, source)) for variable, source, _ in writes],
+                        {*self.outside(), *outputs, RUN})
         for variable, source, value in writes:
             target, source = self.buffer[variable], joined.get(source, source)
             if source is target:
@@ -156,25 +158,25 @@ class Planner:
 
     def arena(self, order: Sequence[Step], outputs: set[Buffer]) -> tuple[list[Size], dict[Buffer, int]]:
         """Slots for temporaries: buffers whose lives do not overlap share one, with a call in between, so that sharing costs no
-        extra barrier.
+        extra barrier. Large buffers choose first: small ones then fill the gaps, and keep no large slot.
         """
         lives = _Lives(self.real, self.outside() | outputs | {RUN})
         lives.walk(order)
         first, last = lives.first, lives.last
         slots: list[Size] = []
-        free_from: list[int] = []
+        taken: list[list[tuple[int, int]]] = []
         slot_of: dict[Buffer, int] = {}
-        for buffer in sorted(first, key=lambda b: (first[b], -typical(b.bytes))):
-            size = threads_times(buffer)
-            fitting = [k for k in range(len(slots)) if free_from[k] < first[buffer]]
+        for buffer in sorted(first, key=lambda b: (-typical(threads_times(b)), first[b])):
+            size, begin, end = threads_times(buffer), first[buffer], last[buffer]
+            fitting = [k for k in range(len(slots)) if all(end + 1 < b or e + 1 < begin for b, e in taken[k])]
             best = min(fitting, key=lambda k: abs(typical(slots[k]) - typical(size)), default=None)
             if best is None:
                 slots.append(size)
-                free_from.append(-1)
+                taken.append([])
                 best = len(slots) - 1
             elif slots[best] != size:
                 slots[best] = dims.maximum(slots[best], size)
-            free_from[best] = last[buffer] + 1
+            taken[best].append((begin, end))
             slot_of[buffer] = best
         return slots, slot_of
 
@@ -306,11 +308,6 @@ class _Recorder:
             self.written, self.read = at_test
         start.target = unless.target = len(self.records)
         self.add(Control("meet"))
-
-
-def typical(size: Size) -> int:
-    """A guess of a size."""
-    return size if isinstance(size, int) else int(dims.substitute(size, dict.fromkeys(dims.names(size), TYPICAL)))
 
 
 THREADS = dims.name("threads_")

@@ -70,7 +70,7 @@ class _GraphLowering:
                 buffers[node] = Buffer(node.label, node.type.bytes, node)
                 self.constants.append(buffers[node])
             elif kind in (Kind.VIEW, Kind.EFFECT):
-                buffers[node] = buffers[node.inputs[-1]]
+                buffers[node] = buffers[node.inputs[0 if kind is Kind.VIEW else -1]]
             elif kind is not Kind.INPUT:
                 raise report(CompileError, f"{node.op.name}: the graph is not fused", [("node", node.describe())])
         return steps, buffers

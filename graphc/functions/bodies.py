@@ -15,7 +15,7 @@ from graphc.ir.node import INPUT, RESULT, Node, as_node, input_node, is_tensor, 
 from graphc.ir.op import Kind
 from graphc.ir.types import Type
 from graphc.ops.python import after
-from graphc.passes.differentiate import differentiate
+from graphc.passes.differentiate import without_gradients
 from graphc.passes.resolve_state import resolve_state
 
 COPIED_ELEMENTS = 64  # constants of at most so many elements are copied into bodies, where they can be folded
@@ -108,7 +108,7 @@ def _capture(body: Body, container, key, arguments, outputs, effects) -> None:
     inner = {node for node, k in container.body_of.items() if k is key}
     binders = {name: n for name, n in container.binders.items() if n in inner}
     body.captured = _outside(body.name, container, inner, [*outputs, *effects, *binders.values()])
-    graph = differentiate(capture(body.name, (*outputs, *effects), (*arguments, *body.captured), binders))
+    graph = without_gradients(capture(body.name, (*outputs, *effects), (*arguments, *body.captured), binders))
     if any(n.op.kind is Kind.EFFECT or n.control for n in topological(graph.outputs)):
         graph = resolve_state(graph)
     writes = [o for o in graph.outputs if o.op.kind is Kind.EFFECT and o.op.rule.action == "write"]

@@ -35,6 +35,7 @@ class Kind(enum.Enum):
     EFFECT = "effect"            # Effect: reads or writes a variable
     STRUCTURE = "structure"      # result, group, no_op: no arithmetic
     GRAD = "grad"                # a symbolic gradient, replaced by `differentiate`
+    CUSTOM = "custom"            # values whose gradient the user gives as a graph; gone after `differentiate`
     REGION = "region"            # a fused region: a node that holds a graph
     SEGMENT = "segment"          # what runs natively between host ops: a node that holds the graph of a program
 

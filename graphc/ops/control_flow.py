@@ -16,7 +16,7 @@ from graphc.ir.node import RESULT, Node, input_node, make
 from graphc.ir.op import REQUIRED, Kind, Op
 from graphc.ir.types import TensorType, bool_, int64, same_dim, same_shape, shape_text, type_text
 from graphc.ops.composite import zeros_like
-from graphc.ops.grad import connected, grad
+from graphc.ops.grad import connected, grad, reached
 from graphc.ops.movement import reshape_to
 from graphc.ops.selection import read_sizes
 
@@ -48,8 +48,8 @@ def pullback(body: Graph, given: list[bool], wanted: list[bool]) -> tuple[Graph,
     seeds = [input_node("", y.type, location=y.location) for y in ys]
     on_way = connected(ys, [i for i, w in zip(body.inputs, wanted, strict=True) if w]) if ys else set()
     live = [y in on_way for y in ys]
-    reached = _reached([y for y, alive in zip(ys, live, strict=True) if alive], on_way)
-    positions = [k for k, i in enumerate(body.inputs) if wanted[k] and i in reached]
+    sources = reached([y for y, alive in zip(ys, live, strict=True) if alive], on_way)
+    positions = [k for k, i in enumerate(body.inputs) if wanted[k] and i in sources]
     xs = [body.inputs[k] for k in positions]
     if not xs:
         return Graph(f"{body.name}_gradient", (*body.inputs, *seeds), ()), []
@@ -57,18 +57,6 @@ def pullback(body: Graph, given: list[bool], wanted: list[bool]) -> tuple[Graph,
     node = make(grad, (*[y for y, _ in pairs], *[s for _, s in pairs], *xs), {"ys": len(pairs), "xs": len(xs)})
     outputs = tuple(make(RESULT, (node,), {"index": k}) for k in range(len(xs)))
     return Graph(f"{body.name}_gradient", (*body.inputs, *seeds), outputs), positions
-
-
-def _reached(ys, on_way) -> set[Node]:
-    """The nodes of `on_way` that a gradient reaches from `ys`."""
-    reached, waiting = set(ys), list(ys)
-    while waiting:
-        node = waiting.pop()
-        for k, i in enumerate(node.inputs):
-            if i in on_way and i not in reached and (node.op.kind is Kind.GRAD or node.op.differentiable(k)):
-                reached.add(i)
-                waiting.append(i)
-    return reached
 
 
 def _floats(values) -> list[bool]:

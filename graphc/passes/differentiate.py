@@ -1,7 +1,7 @@
 """Replaces symbolic gradients by the nodes that compute them: reverse mode, driven by the ops' records."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from graphc.errors import CompileError, report
 from graphc.ir.container import detached
@@ -10,7 +10,7 @@ from graphc.ir.node import GROUP, RESULT, Node, as_node, make
 from graphc.ir.op import Kind
 from graphc.ops.composite import zeros_like
 from graphc.ops.elementwise import add
-from graphc.ops.grad import connected
+from graphc.ops.grad import connected, takes_gradient
 from graphc.ops.movement import broadcast_to, reshape_to
 from graphc.ops.reduce import reduce_sum
 from graphc.passes.manager import graph_pass
@@ -19,19 +19,35 @@ from graphc.passes.manager import graph_pass
 @graph_pass(needs=["typed"], gives=["no_grad"])
 def differentiate(graph: Graph) -> Graph:
     """Replace each grad(ys, grad_ys, xs) by nodes that compute it; inner gradients first, so any order works. Gradients of
-    loops and branches put symbolic ones into new bodies: those are replaced last.
+    loops and branches put symbolic ones into new bodies: those are replaced last. Values with gradients of their own become
+    plain values: nothing asks for their gradients any more.
     """
-    return map_nested(_without_gradients(graph), differentiate.function)
+    return map_nested(_without_customs(without_gradients(graph)), differentiate.function)
 
 
-def _without_gradients(graph: Graph) -> Graph:
+def _without_customs(graph: Graph) -> Graph:
+    customs: dict[Node, tuple[Node, ...]] = {}
+
+    def replace(node, inputs, control):
+        if node.op.kind is Kind.CUSTOM:
+            customs[node] = inputs
+            return make(GROUP, (), location=node.location)
+        if node.op is RESULT and node.inputs[0] in customs:
+            return customs[node.inputs[0]][node.attrs["index"]]
+        return None
+    return rebuild(graph, replace)
+
+
+def without_gradients(graph: Graph) -> Graph:
+    """The graph with symbolic gradients replaced, as one that may be differentiated again."""
     gradients: dict[Node, list[Node]] = {}
 
     def replace(node, inputs, control):
         if node.op.kind is Kind.GRAD:
-            ys = node.attrs["ys"]
+            ys, xs = node.attrs["ys"], node.attrs["xs"]
+            first = 2 * ys + xs
             with detached(node.location):
-                gradients[node] = backward(inputs[:ys], inputs[ys:2 * ys], inputs[2 * ys:])
+                gradients[node] = backward(inputs[:ys], inputs[ys:2 * ys], inputs[2 * ys:first], set(inputs[first:]))
             return make(GROUP, (), location=node.location)  # stands where the symbolic node stood; nothing needs it
         if node.op is RESULT and node.inputs[0] in gradients:
             return gradients[node.inputs[0]][node.attrs["index"]]
@@ -39,9 +55,9 @@ def _without_gradients(graph: Graph) -> Graph:
     return rebuild(graph, replace)
 
 
-def backward(ys: Sequence[Node], grad_ys: Sequence[Node], xs: Sequence[Node]) -> list[Node]:
-    """The gradient of sum(ys * grad_ys) by each of xs, as new nodes."""
-    on_way = connected(ys, xs)
+def backward(ys: Sequence[Node], grad_ys: Sequence[Node], xs: Sequence[Node], stops: Collection[Node] = ()) -> list[Node]:
+    """The gradient of sum(ys * grad_ys) by each of xs, as new nodes. None goes through one of `stops`."""
+    on_way = connected(ys, xs, stops)
     collected: dict[tuple[Node, int], list[Node]] = {}  # contributions to (node, number of its result)
     for y, dy in zip(ys, grad_ys, strict=True):
         collected.setdefault((y, 0), []).append(dy)
@@ -57,6 +73,8 @@ def backward(ys: Sequence[Node], grad_ys: Sequence[Node], xs: Sequence[Node]) ->
             totals = {k: _sum(collected.pop((node, k))) for k in slots}
             if node in wanted:
                 found[node] = totals[0]
+            if node in stops:
+                continue
             if node.op is RESULT:
                 collected.setdefault((node.inputs[0], node.attrs["index"]), []).append(totals[0])
             elif any(i in on_way for i in node.inputs):
@@ -87,7 +105,7 @@ def _propagate(node: Node, totals: dict[int, Node], on_way: set[Node], collected
     if len(parts) != len(node.inputs):
         raise report(CompileError, f"{node.op.name}: its gradient rule gives {len(parts)} parts for {len(node.inputs)} inputs")
     for k, (source, part) in enumerate(zip(node.inputs, parts, strict=True)):
-        if part is not None and source in on_way and node.op.differentiable(k) and source.type.dtype.is_floating:
+        if part is not None and source in on_way and takes_gradient(node, k) and source.type.dtype.is_floating:
             part = sum_to(as_node(part, source.type.dtype), source.type.shape)
             if part.type.dtype != source.type.dtype:
                 raise report(CompileError, f"{node.op.name}: its gradient by {node.op.input_name(k)} is {part.type}, "

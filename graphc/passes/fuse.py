@@ -266,7 +266,7 @@ class _Fuser:
         return node in self.group and any(self.place[n] <= last for n in self.group[node].nodes)
 
     def is_inner_movement(self, node: Node, nodes: set[Node]) -> bool:
-        while node.op.kind in MOVEMENT:
+        while node.op.kind in MOVEMENT and len(node.inputs) == 1:  # a view that waits for something else is no inner one
             node = node.inputs[0]
         return node in nodes
 

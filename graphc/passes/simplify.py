@@ -35,7 +35,7 @@ def simplify(graph: Graph) -> Graph:
 def fold(graph: Graph) -> Graph:
     """Compute what depends on constants alone, and join views of views."""
     def replace(node, inputs, control):
-        if node.op.kind is Kind.VIEW and inputs[0].op is node.op:
+        if node.op.kind is Kind.VIEW and inputs[0].op is node.op and len(node.inputs) == 1:
             return make(node.op, inputs[0].inputs, node.attrs, name=node.name, location=node.location)
         if not _can_fold(node, inputs):
             return None
