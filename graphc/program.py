@@ -18,6 +18,7 @@ from graphc.errors import ParseError, report
 
 FORMAT = 2
 MAGIC = b"graphc-program\n"
+NO_LIMIT = 2**63 - 1    # iterations of a loop that ends by itself
 
 
 def array_dtype(name: str) -> np.dtype:
@@ -91,6 +92,11 @@ class Program:
     slots: tuple[str, ...]
     failures: tuple[FailureSpec, ...]
     objects: dict[str, bytes]
+
+    @property
+    def may_run_long(self) -> bool:
+        """Whether there is a loop that ends by itself, after who knows how many iterations."""
+        return any(r.kind == "loop" and r.words[1] == f"= {NO_LIMIT}" for r in self.records)
 
     def memory(self) -> str:
         """Bytes of temporaries, as an expression of the named dims and of `threads_`."""

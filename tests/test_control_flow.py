@@ -1,4 +1,9 @@
 """Branches and loops: compiled, at one and two threads, they equal the interpreter; their gradients too."""
+import os
+import signal
+import threading
+import time
+
 import numpy as np
 import pytest
 
@@ -334,3 +339,46 @@ def test_a_loop_of_small_kernels_is_one_threads_own(monkeypatch):
                 assert_equal_values(a, b, ulp=64, magnitude=np.abs(b) + np.abs(value).sum(), terms=100_000)
     finally:
         tf.set_num_threads(None)
+
+
+# Ctrl-C.
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("shape", [(), (3,), (60_000,)])
+def test_ctrl_c_ends_a_loop_and_changes_nothing(shape, count):
+    v = tf.Variable(np.zeros(shape, np.float32), name="v")
+
+    def body(y):
+        with tf.control_dependencies([tf.assign(v, y)]):
+            return y * 0.5 + 1
+    endless = tf.while_loop(lambda y: tf.reduce_sum(y) > 0, body, [tf.constant(np.ones(shape, np.float32))])
+    tf.set_num_threads(count)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with tf.Session() as session:
+            session.run(tf.global_variables_initializer())
+            session.make_callable(endless)  # compiled before the clock starts
+            for _ in range(2):
+                start = time.monotonic()
+                threading.Timer(2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+                with pytest.raises(KeyboardInterrupt):
+                    session.run(endless)
+                assert time.monotonic() - start < 15
+                assert not session.run(v).any()
+    finally:
+        signal.signal(signal.SIGINT, before)
+        tf.set_num_threads(None)
+
+
+def test_ctrl_c_calls_the_users_handler():
+    calls = []
+    before = signal.signal(signal.SIGINT, lambda *_: calls.append(1))
+    endless = tf.while_loop(lambda y: y > 0, lambda y: y * 0.5 + 1, [tf.constant(1.0)])
+    try:
+        with tf.Session() as session:
+            threading.Timer(2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+            with pytest.raises(KeyboardInterrupt):
+                session.run(endless)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert calls

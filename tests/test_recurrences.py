@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 import graphc as tf
+from graphc.codegen import recurrence
 from graphc.codegen.build import lower
 from graphc.codegen.kernel import RecurrenceKernel
 from graphc.ir.graph import capture
@@ -114,3 +115,22 @@ def test_a_failed_check_ends_the_loop(count):
             session.run(y, {d: 4})
     finally:
         tf.set_num_threads(None)
+
+
+def test_loops_that_take_several_turns(monkeypatch):
+    """A kernel ends now and then, for Ctrl-C, and goes on where it was."""
+    monkeypatch.setattr(recurrence, "TURN_COST", 20)
+    x, n = number(), number(tf.int32)
+    y = tf.while_loop(lambda i, x: i < n, lambda i, x: (i + 1, 3.7 * x * (1 - x)), (0, x))
+    check(y, *({x: 0.5, n: k} for k in (0, 1, 3, 4, 5, 8, 100)), ulp=0)
+    last = tf.while_loop(lambda i, x, k: i < 7, lambda i, x, k: (i + 1, *tf.while_loop(
+        lambda x, k: k < 10 * i, lambda x, k: (x * 0.5 + 1, k + 1), (x, k))), (0, x, 0))
+    check(last, {x: 0.5})
+
+
+def test_a_check_that_fails_in_a_later_turn(monkeypatch):
+    monkeypatch.setattr(recurrence, "TURN_COST", 20)
+    d = number(tf.int32)
+    y = tf.while_loop(lambda i, s: i < 10**9, lambda i, s: (i + 1, s + 100 // (d - i)), (0, 0))
+    with tf.Session() as session, pytest.raises(tf.errors.RunError, match="zero"):
+        session.run(y, {d: 1000})

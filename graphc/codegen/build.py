@@ -22,9 +22,8 @@ from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.op import Kind
 from graphc.passes.regions import Source, contiguous
-from graphc.program import ArraySpec, FailureSpec, Program, RecordSpec
+from graphc.program import NO_LIMIT, ArraySpec, FailureSpec, Program, RecordSpec
 
-NO_LIMIT = 2**63 - 1
 GUESSED_TIMES = 1000    # iterations of a loop whose number only a run finds out
 
 

@@ -12,7 +12,7 @@ from graphc.codegen.copies import raw_copy
 from graphc.codegen.inplace import initial, is_needless, late_last, may_overwrite
 from graphc.codegen.kernel import LoopKernel
 from graphc.codegen.lower import Buffer, Call
-from graphc.codegen.recurrence import recurrence_call
+from graphc.codegen.recurrence import is_recurrence, recurrence_call
 from graphc.codegen.statements import RUN
 from graphc.ir import dims
 from graphc.ir.dims import Size
@@ -176,8 +176,12 @@ def control_steps(node: Node, inputs: Sequence[Buffer], results: Sequence[Buffer
         test, *operands = inputs
         arms = [_arm(node.attrs[name], operands, results, lower) for name in ("then", "otherwise")]
         return [Branch(test, *arms)]
-    small = recurrence_call(node, inputs, results)
-    return [small] if small is not None else _LoopLowering(node, inputs, results, lower).steps()
+    if not is_recurrence(node):
+        return _LoopLowering(node, inputs, results, lower).steps()
+    if node.op.kind is Kind.SCAN:
+        return [recurrence_call(node, inputs, results)]
+    turns, run, going = (Buffer(f"{node.label}_{what}", size) for what, size in (("turns", 8), ("run", 8), ("going", 1)))
+    return [Loop([recurrence_call(node, inputs, results, turns, going)], going, [], None, False, [], turns, run)]
 
 
 def _arm(body: Graph, operands: Sequence[Buffer], results: Sequence[Buffer], lower: Lower) -> list[Step]:
@@ -264,5 +268,5 @@ class _LoopLowering:
 
 
 def times(loop: Loop, guess: int) -> Size:
-    """How often a loop's body runs, where a run finds that out: `guess`."""
-    return guess if loop.length is None else dims.maximum(loop.length, 0)
+    """How often a loop's body runs, where a run finds that out: `guess`. A loop without a body is one of turns, mostly one."""
+    return 1 if not loop.body else guess if loop.length is None else dims.maximum(loop.length, 0)

@@ -216,8 +216,11 @@ class RecurrenceKernel:
     """A loop over a few numbers, which stay in registers: `before` loads them; `body` computes `new` ones from `states`, as
     long as `test` finds `condition` to hold, or without one `length` times; `after` stores them.
 
-    Names besides those of values: "t", the row of the iteration (from the last one on with `reverse`), and "count", the
-    number of iterations, known to `after`. A failed check ends the loop.
+    Names besides those of values: "t", the row of the iteration (from the last one on with `reverse`); for `after`, "count",
+    the number of iterations, and "going", 1 if there are more to come. A failed check ends the loop.
+
+    turn, turns  a loop without a length ends after `turn` iterations, so that its caller may look whether the user wants
+                 to stop; the word at `turns` says how often it was called before, and `again` loads the states from then.
     """
 
     name: str = field(compare=False)
@@ -232,6 +235,9 @@ class RecurrenceKernel:
     body: tuple[Statement, ...]
     new: tuple[str, ...]
     after: tuple[Statement, ...]
+    turn: int = 0
+    turns: str = ""
+    again: tuple[Statement, ...] = ()
     may_fail: bool = False
 
 
@@ -341,7 +347,7 @@ def statements(kernel: Kernel) -> Iterator[Statement]:
     elif isinstance(kernel, WindowKernel):
         yield from kernel.epilogue
     elif isinstance(kernel, RecurrenceKernel):
-        for part in (kernel.before, kernel.test, kernel.body, kernel.after):
+        for part in (kernel.before, kernel.again, kernel.test, kernel.body, kernel.after):
             yield from part
     elif isinstance(kernel, LoopKernel):
         yield from kernel.before
@@ -393,7 +399,9 @@ def _operand_lines(name: str, operand: Operand) -> list[str]:
 def _recurrence_lines(kernel: RecurrenceKernel) -> list[str]:
     lines = [f"  {_line(s)}" for s in kernel.before]
     if kernel.condition:
-        lines += ["  while:", *(f"    {_line(s)}" for s in kernel.test), f"    until not {kernel.condition}"]
+        lines += [f"  if {kernel.turns} > 0:", *(f"    {_line(s)}" for s in kernel.again)]
+        lines += [f"  while, at most {kernel.turn} times:", *(f"    {_line(s)}" for s in kernel.test)]
+        lines.append(f"    until not {kernel.condition}")
     else:
         lines.append(f"  for t<{kernel.length}{', from the last on' if kernel.reverse else ''}:")
     lines += [f"    {_line(s)}" for s in kernel.body]

@@ -16,16 +16,28 @@ from graphc.passes.regions import MOVEMENT, Region
 
 MAX_NODES = 64          # computed in an iteration: more would not stay in registers
 DTYPES = {"f32", "f64", "i32", "i64", "bool"}
+TURN_COST = 1 << 26     # about how many operations a loop does before it looks whether the user wants to stop
 GUESSED_TIMES = 1000    # iterations of a loop whose number only a run finds out
 
 
-def recurrence_call(node: Node, inputs: Sequence[Buffer], results: Sequence[Buffer]) -> Call | None:
-    """The kernel of a WHILE or SCAN node, if its body (and condition) only compute with single numbers; else None."""
+def is_recurrence(node: Node) -> bool:
+    """Whether the body (and condition) of a WHILE or SCAN node only compute with single numbers."""
+    return 0 < _work(node) <= MAX_NODES
+
+
+def recurrence_call(node: Node, inputs: Sequence[Buffer], results: Sequence[Buffer], turns: Buffer | None = None,
+                    going: Buffer | None = None) -> Call:
+    """The kernel of a recurrence. That of a WHILE does a part of the iterations at each call: `turns` counts the calls
+    before, and `going` is false after the last one.
+    """
+    return _RecurrenceLowering(node, inputs, results).call(turns, going)
+
+
+def _work(node: Node) -> int:
+    """How many numbers an iteration computes; 0 if it does anything else."""
     bodies = [node.attrs["body"]] + ([node.attrs["condition"]] if node.op.kind is Kind.WHILE else [])
-    sizes = [_numbers(body) for body in bodies]
-    if None in sizes or not 0 < sum(s for s in sizes if s) <= MAX_NODES:
-        return None
-    return _RecurrenceLowering(node, inputs, results).call(sum(s for s in sizes if s))
+    counts = [_numbers(body) for body in bodies]
+    return 0 if None in counts else sum(c for c in counts if c)
 
 
 def _numbers(graph: Graph) -> int | None:
@@ -99,7 +111,7 @@ class _RecurrenceLowering:
         self.parameters = Parameters()
         self.types = [i.type for i in self.body.inputs]
 
-    def call(self, work: int) -> Call:
+    def call(self, turns: Buffer | None, going: Buffer | None) -> Call:
         node, body, parameters = self.node, self.body, self.parameters
         states = node.attrs["states"]
         sequences = node.attrs["sequences"] if node.op.kind is Kind.SCAN else 0
@@ -116,9 +128,15 @@ class _RecurrenceLowering:
         new = writer.graph(body, names)
         types = [o.type for o in body.outputs]
         after: list[Statement] = [self.store(f"s{k}", types[k], self.results[k]) for k in range(states)]
-        if length is None:
-            after += [Coordinate("iterations", "i64", (("count", 1),)),
-                      Store("iterations", Access(parameters.buffer(self.results[states], write=True), "i64"))]
+        work = _work(node)
+        details: dict = {}
+        if turns is not None and going is not None:
+            after += [Coordinate("iterations", "i64", (("count", 1),)), Coordinate("more", "u8", (("going", 1),)),
+                      Store("iterations", Access(parameters.buffer(self.results[states], write=True), "i64")),
+                      Store("more", Access(parameters.buffer(going, write=True), "u8"))]
+            again = tuple(Load(f"s{k}", Access(parameters.buffer(b), t.dtype.short))
+                          for k, (b, t) in enumerate(zip(self.results[:states], types, strict=False)))
+            details = {"turn": max(1, TURN_COST // work), "turns": parameters.buffer(turns), "again": again}
         else:
             writer.statements += [self.store(new[k], types[k], self.results[k], (("t", 1),)) for k in range(states, len(new))]
         steps = 0 if length is None else parameters.size(length, keep=())
@@ -126,7 +144,7 @@ class _RecurrenceLowering:
             node.op.name, parameters.buffer_names, parameters.size_names, tuple(before),
             tuple((f"s{k}", types[k].dtype.short) for k in range(states)), tuple(test.statements), condition,
             steps, bool(node.attrs.get("reverse")), tuple(writer.statements), tuple(new[:states]), tuple(after),
-            may_fail=bool(parameters.failures))
+            may_fail=bool(parameters.failures), **details)
         repeats = GUESSED_TIMES if length is None else length
         return parameters.call(kernel, serial=True, operations=repeats * work, location=node.location)
 

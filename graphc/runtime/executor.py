@@ -64,6 +64,7 @@ class Executable:
         self.constant_addresses = [c.ctypes.data for c in self.constants]
         self.variable_addresses = [v.ctypes.data for v in self.variables]
         self.dense = [r.dense for r in program.records]
+        self.always_serial = [r.serial or r.kind != "call" for r in program.records]
         self.template = Template(program, self.addresses, self.layout, self.counter.ctypes.data,
                                  access.address if access else 0, writes)
         self.access = access
@@ -195,11 +196,13 @@ class Instance:
         busy = lane.words.ctypes.data
         times = [w / (DENSE_RATE if dense else LOOP_RATE) for (w, _), dense in zip(work, executable.dense, strict=True)]
         total_time = sum(t * repeats for t, (_, repeats) in zip(times, work, strict=True))
+        serial = [t < SERIAL_MICROSECONDS for t in times]
+        if total_time <= TEAM_MICROSECONDS or all(a or b for a, b in zip(serial, executable.always_serial, strict=True)):
+            count = 1
         self.frame = executable.template.instance(
             words, [d for shape in (*shapes, *outputs) for d in shape], arena[0].ctypes.data, busy, busy + 8,
-            [t < SERIAL_MICROSECONDS for t in times], count if total_time > TEAM_MICROSECONDS else 1,
-            alone_first=total_time < PARALLEL_MICROSECONDS, release_gil=total_time > RELEASE_MICROSECONDS,
-            keep=(executable, arena, lane))
+            serial, count, alone_first=total_time < PARALLEL_MICROSECONDS,
+            release_gil=total_time > RELEASE_MICROSECONDS or program.may_run_long, keep=(executable, arena, lane))
         self.call, self.call_with_variables = driver.bind(self.frame), driver.bind(self.frame, has_variables=True)
         self.generation = threads.generation
         self.scalars = [not shape for shape in outputs]

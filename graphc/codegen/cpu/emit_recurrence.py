@@ -19,7 +19,7 @@ class _RecurrenceEmitter:
     def __init__(self, kernel: RecurrenceKernel):
         self.kernel, self.skeleton = kernel, Skeleton(kernel, 1)
         self.dtypes = {s.name: s.dtype for s in statements(kernel) if hasattr(s, "dtype")}
-        self.integers = [*kernel.buffers, *kernel.sizes, "t", "count", "error", "record"]
+        self.integers = [*kernel.buffers, *kernel.sizes, "t", "count", "going", "error", "record"]
         loaded = [s.name for s in kernel.before if s.name in self.dtypes]
         self.vectors = [*loaded, *(n for n, _ in kernel.states if n not in loaded)]
 
@@ -27,10 +27,14 @@ class _RecurrenceEmitter:
         kernel, s = self.kernel, self.skeleton
         self.call("before", kernel.before, self.vectors, self.vectors)
         if kernel.condition:
+            s.line(f"turns = arg({kernel.turns}, 0)")
+            s.open("if turns > 0:")
+            self.call("again", kernel.again, [n for n, _ in kernel.states], [n for n, _ in kernel.states])
+            s.close()
             s.line("count = 0")
             s.open("while True:")
-            self.call("test", kernel.test, ["going"], ["going"], [("going", "int")],
-                      [f"going = to_int(to_i64({kernel.condition}))"])
+            self.call("test", kernel.test, ["found"], ["going"], [("found", "int")],
+                      [f"found = to_int(to_i64({kernel.condition}))"])
             s.open("if going == 0:")
             s.line("break")
             s.close()
@@ -40,11 +44,16 @@ class _RecurrenceEmitter:
         self.call("body", kernel.body, kernel.new, [n for n, _ in kernel.states])
         if kernel.condition:
             s.line("count = count + 1")
+            s.open(f"if count == {kernel.turn}:")
+            s.line("break")
+            s.close()
         if kernel.may_fail:
             s.open("if arg(error, 0) != 0:")
             s.line("break")
             s.close()
         s.close()
+        if kernel.condition:
+            s.line(f"count = count + turns * {kernel.turn}")
         self.call("after", kernel.after, [], [])
 
     def call(self, name: str, part: Sequence[Statement], results: Sequence[str], targets: Sequence[str],
