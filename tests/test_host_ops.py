@@ -303,6 +303,20 @@ def test_training_through_a_mask(device):
     np.testing.assert_allclose(got[:, 0], v, rtol=1e-4)
 
 
+def test_rows_of_a_table_that_unique_picks(device):
+    """The update of a few rows, routines, and sizes that are named only: in one program."""
+    table, ids = tf.Variable(np.ones((5, 2), np.float32)), tf.placeholder(tf.int32, [None])
+    x, n = tf.placeholder(tf.float32, [None, 3]), tf.placeholder(tf.int32, [])
+    step = tf.train.GradientDescentOptimizer(0.25).minimize(tf.reduce_sum(tf.square(tf.gather(table, tf.unique(ids).y))))
+    best, where = tf.nn.top_k(x[:n], 2)
+    with tf.Session() as session:
+        session.run(table.initializer)
+        got = session.run([best, where, step], {x: X, n: 3, ids: [1, 1, 4]})
+        np.testing.assert_array_equal(got[0], X[:3, :0:-1])
+        assert got[1].tolist() == [[2, 1]] * 3
+        assert session.run(table)[:, 0].tolist() == [1, 0.5, 1, 1, 0.5]
+
+
 def test_runs_from_several_threads(device):
     v = tf.Variable(0.0)
     step = v.assign_add(tf.reduce_sum(tf.unique(tf.constant([1.0, 1.0])).y))

@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 from graphc.errors import RuleError, VerifyError, report
-from graphc.ir.graph import Graph
+from graphc.ir import dims
+from graphc.ir.graph import Graph, new_dims, used_dims
 from graphc.ir.op import OPS, Kind
 from graphc.ir.types import Equations, TensorType, type_text
 
@@ -25,6 +26,13 @@ def verify(graph: Graph, properties: frozenset[str] = frozenset()) -> None:
     if "no_grad" in properties:
         for node in order:
             _require(node.op.kind is not Kind.GRAD, "no-grad", node, "a symbolic gradient is left")
+
+
+def untold_dims(graph: Graph) -> set[str]:
+    """Names of sizes that neither an input nor a host op of the graph tells."""
+    order = graph.nodes()
+    told = {name for n in graph.inputs for name in dims.names_in(n.type)} | {name for n in order for name in new_dims(n)}
+    return {name for n in order for name in used_dims(n)} - told
 
 
 def _require(condition: bool, invariant: str, node, what: str) -> None:

@@ -14,7 +14,7 @@ from graphc.errors import CompileError, GraphError, VerifyError, report
 from graphc.ir.graph import Graph, map_nested, named
 from graphc.ir.interpreter import interpret
 from graphc.ir.printer import large_constants
-from graphc.ir.verify import verify
+from graphc.ir.verify import untold_dims, verify
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,9 @@ class Verifier(Instrument):
     def after(self, pass_, before, after, properties, seconds):
         try:
             verify(after, properties)
+            if lost := untold_dims(after) - untold_dims(before):
+                raise report(VerifyError, f"nothing tells the sizes {', '.join(sorted(lost))} any more",
+                             rule="a pass must keep Graph.required")
         except (VerifyError, GraphError) as e:
             raise type(e)(f"after {pass_.name}: {e}") from None
 

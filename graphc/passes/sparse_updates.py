@@ -51,7 +51,7 @@ def sparse_updates(graph: Graph) -> Graph:
     outputs = [_sparse(o) if o.op.kind is Kind.EFFECT and o.op.rule.action == "write" else o for o in graph.outputs]
     if all(a is b for a, b in zip(outputs, graph.outputs, strict=True)):
         return graph
-    return Graph(graph.name, graph.inputs, tuple(outputs), graph.equations)
+    return Graph(graph.name, graph.inputs, tuple(outputs), graph.equations, graph.required)
 
 
 def _sparse(write: Node) -> Node:
