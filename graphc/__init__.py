@@ -5,7 +5,7 @@
 Importing graphc imports neither Numba nor llvmlite; they come with the first run.
 """
 # ruff: noqa: F401, I001  (this file only hands names on; one name a line would make it a page of its own)
-from graphc import data, errors, image, initializers, linalg, losses, math, mixed_precision, nn, random, train
+from graphc import data, dtypes, errors, image, initializers, linalg, losses, math, mixed_precision, nn, random, train
 from graphc.compiler import num_threads, set_num_threads
 from graphc.config import options
 from graphc.control import (

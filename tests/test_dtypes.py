@@ -49,8 +49,9 @@ def test_equal_to_what_names_it_alone():
     assert tf.float32 != "float64"
     assert tf.float32 != "no dtype"
     assert (tf.float32 == None) is False  # noqa: E711
-    with pytest.raises(DTypeError, match="'complex64' is not a dtype of graphc"):
-        tf.as_dtype("complex64")
+    for wrong in ("complex64", None, tf.float32.size, [1, 2]):
+        with pytest.raises(DTypeError, match="is not a dtype of graphc"):
+            tf.as_dtype(wrong)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
@@ -240,6 +241,21 @@ def test_gradients(session, dtype):
         found = session.run(got, {x: given})
         assert found.dtype == dtype.numpy
         np.testing.assert_allclose(found.astype(np.float32), want, rtol=0.02)
+
+
+@pytest.mark.parametrize("dtype", [*HALVES, tf.int8, tf.uint64], ids=lambda d: d.name)
+def test_branches_and_loops(session, dtype):
+    """A loop over single numbers is one kernel, one over a vector is not."""
+    x, z, p = tf.placeholder(dtype, [3]), tf.placeholder(dtype, []), tf.placeholder(tf.bool, [])
+    ends = [tf.while_loop(lambda i, a: i < 5, lambda i, a: (i + 1, a * 2 + 1), [0, start])[1] for start in (x, z)]
+    chosen = tf.cond(p, lambda: x * x, lambda: x + x)
+    scanned = tf.scan(lambda a, b: a * b + 1, x)
+    found = session.run([*ends, chosen, scanned], {x: [1, 2, 3], z: 3, p: True})
+    assert all(f.dtype == dtype.numpy for f in found)
+    assert [f.tolist() for f in found] == [[63, 95, 127], 127, [1, 4, 9], [1, 3, 10]]
+    if dtype.is_floating:
+        slope, = tf.gradients(ends[1], z)
+        assert session.run(slope, {z: 3}) == 32
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=lambda d: d.name)

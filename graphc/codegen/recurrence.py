@@ -15,7 +15,6 @@ from graphc.passes.fuse import is_literal
 from graphc.passes.regions import MOVEMENT, Region
 
 MAX_NODES = 64          # computed in an iteration: more would not stay in registers
-DTYPES = {"f32", "f64", "i32", "i64", "bool"}
 TURN_COST = 1 << 26     # about how many operations a loop does before it looks whether the user wants to stop
 GUESSED_TIMES = 1000    # iterations of a loop whose number only a run finds out
 
@@ -53,8 +52,7 @@ def _numbers(graph: Graph) -> int | None:
         elif node.op is not RESULT:
             fits = kind in (Kind.INPUT, Kind.ELEMENTWISE) or kind in MOVEMENT or is_literal(node) \
                 or kind is Kind.INDEX and node.type.shape == ()
-            if not fits or not isinstance(node.type, TensorType) or any(d != 1 for d in node.type.shape) \
-                    or node.type.dtype.short not in DTYPES:
+            if not fits or not isinstance(node.type, TensorType) or any(d != 1 for d in node.type.shape):
                 return None
             count += kind is Kind.ELEMENTWISE
     return count

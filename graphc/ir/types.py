@@ -108,7 +108,7 @@ def _find(value) -> DType | None:
     if found is None:
         try:
             found = _BY_NAME.get(np.dtype(value).name)
-        except TypeError:
+        except (TypeError, ValueError):
             return None
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.codegen.cpu.bodies import HELPERS, Body, make_body
+from graphc.codegen.cpu.simd_core import register_dtype
 from graphc.codegen.cpu.source import KernelSource, Skeleton
 from graphc.codegen.kernel import RecurrenceKernel, Statement, statements
 
@@ -18,7 +19,7 @@ def emit_recurrence(kernel: RecurrenceKernel) -> KernelSource:
 class _RecurrenceEmitter:
     def __init__(self, kernel: RecurrenceKernel):
         self.kernel, self.skeleton = kernel, Skeleton(kernel, 1)
-        self.dtypes = {s.name: s.dtype for s in statements(kernel) if hasattr(s, "dtype")}
+        self.dtypes = {s.name: register_dtype(s.dtype) for s in statements(kernel) if hasattr(s, "dtype")}
         self.integers = [*kernel.buffers, *kernel.sizes, "t", "count", "going", "error", "record"]
         loaded = [s.name for s in kernel.before if s.name in self.dtypes]
         self.vectors = [*loaded, *(n for n, _ in kernel.states if n not in loaded)]
