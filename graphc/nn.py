@@ -59,6 +59,13 @@ from graphc.functions.recurrent import (
     static_rnn,
 )
 from graphc.functions.running import top_k
+from graphc.functions.sampled import (
+    log_uniform_candidate_sampler,
+    nce_loss,
+    sampled_softmax_loss,
+    sequence_loss,
+    uniform_candidate_sampler,
+)
 from graphc.ir.node import Node, as_node, is_tensor
 from graphc.ir.types import float32
 from graphc.ops import compare, composite, elementwise, transcendental
@@ -73,12 +80,14 @@ __all__ = [
     "conv3d_transpose", "convolution", "crelu", "depthwise_conv2d", "depthwise_conv2d_native", "dropout", "dynamic_rnn",
     "elu", "embedding_lookup", "fused_batch_norm", "gelu", "group_norm", "hard_sigmoid", "in_top_k", "instance_norm",
     "l2_loss", "l2_normalize", "layer_norm", "leaky_relu", "local_response_normalization", "log_poisson_loss",
-    "log_sigmoid", "log_softmax", "lrn", "masked_softmax", "max_pool", "max_pool1d", "max_pool2d", "max_pool3d", "moments",
-    "multi_head_attention", "normalize_moments", "pool", "relu", "relu6", "rnn_cell", "scaled_dot_product_attention",
-    "selu", "separable_conv2d", "sigmoid", "sigmoid_cross_entropy_with_logits", "silu", "softmax",
+    "log_sigmoid", "log_softmax", "log_uniform_candidate_sampler", "lrn", "masked_softmax", "max_pool", "max_pool1d",
+    "max_pool2d", "max_pool3d", "moments", "multi_head_attention", "nce_loss", "normalize_moments", "pool", "relu",
+    "relu6", "rnn_cell", "sampled_softmax_loss", "scaled_dot_product_attention", "selu", "separable_conv2d",
+    "sequence_loss", "sigmoid", "sigmoid_cross_entropy_with_logits", "silu", "softmax",
     "softmax_cross_entropy_with_logits", "softmax_cross_entropy_with_logits_v2", "softplus", "softsign",
-    "sparse_softmax_cross_entropy_with_logits", "static_bidirectional_rnn", "static_rnn", "sufficient_statistics", "swish",
-    "tanh", "top_k", "weighted_cross_entropy_with_logits", "weighted_moments", "xw_plus_b", "zero_fraction",
+    "sparse_softmax_cross_entropy_with_logits", "static_bidirectional_rnn", "static_rnn", "sufficient_statistics",
+    "swish", "tanh", "top_k", "uniform_candidate_sampler", "weighted_cross_entropy_with_logits", "weighted_moments",
+    "xw_plus_b", "zero_fraction",
 ]
 
 # activations -----------------------------------------------------------------------------------------

@@ -158,3 +158,33 @@ random_permutation = _host(
              sample(size=5, dtype=int32, seed=3, op_seed=2)],
     errors=[(sample(size=5, dtype=float32, seed=3, op_seed=2), "places are integers")],
 )
+
+# candidates for sampled losses ------------------------------------------------------------------------
+
+
+def _candidates_type(*, classes, count, log_uniform, **_):
+    if not 0 < count <= classes:
+        raise RuleError("there are not so many different classes", f"{count} of {classes}")
+    return TensorType(int64, (count,)), TensorType(int64, ())
+
+
+def _candidates_numpy(*, classes, count, log_uniform, seed, op_seed, run):
+    draws, drawn, attempt = Draws((2 * count + 16,), run, seed, op_seed), np.zeros(0, np.int64), 0
+    while True:
+        u, _ = draws.pair(attempt)
+        more = np.exp(u * math.log(classes + 1)) - 1 if log_uniform else u * classes
+        drawn = np.concatenate([drawn, np.minimum(more.astype(np.int64), classes - 1)])
+        places = np.sort(np.unique(drawn, return_index=True)[1])  # where each class appears first
+        if places.size >= count:
+            return drawn[places[:count]], places[count - 1] + 1
+        attempt += 1
+
+
+unique_candidates = _host(
+    "unique_candidates", "", attrs={"classes": REQUIRED, "count": REQUIRED, "log_uniform": False},
+    doc="(`count` different class numbers in the order in which they were drawn, how many draws that took). A class is drawn "
+        "with equal chance, or with `log_uniform` in proportion to log((k + 2) / (k + 1)).",
+    infer=_candidates_type, numpy=_candidates_numpy,
+    samples=[sample(classes=50, count=7, seed=1, op_seed=2), sample(classes=5, count=5, log_uniform=True, seed=1, op_seed=2)],
+    errors=[(sample(classes=3, count=4, seed=1, op_seed=2), "not so many different classes")],
+)

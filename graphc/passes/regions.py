@@ -332,6 +332,9 @@ class _Placer:
             found = index_map(node)
             if not found.is_plain:
                 raise NotARegion(f"{node.label} moves elements that the region computes")
+            if any(axis is not None and d not in (1, node.type.shape[axis])
+                   for d, axis in zip(source.type.shape, found.axes, strict=True)):
+                raise NotARegion(f"{node.label} is a part of what the region computes")
             yield source, tuple(None if axis is None or source.type.shape[a] == 1 else placement[axis]
                                 for a, axis in enumerate(found.axes))
 
