@@ -53,9 +53,7 @@ IMPORTS = {
 }
 BY_NAME = {"passes/rewrite.py": "patterns are ops by name; rules.py holds them"}
 
-LONG_FILES = {"graphc/codegen/cpu/math_coefficients.py": "numbers, which tools/fit_polynomials.py prints",
-              "tests/test_driver.py": "one native driver, tested through one set of traced kernels",
-              "tests/test_simd.py": "one vector layer, one test for each group of its operations"}
+LONG_FILES = {"graphc/codegen/cpu/math_coefficients.py": "numbers, which tools/fit_polynomials.py prints"}
 LONG_FUNCTIONS: dict[str, str] = {}
 MAX_LINES, MAX_FUNCTION = 500, 60
 

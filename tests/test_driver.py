@@ -1,105 +1,26 @@
-"""The native driver: loading object code, checking arguments, records alone and in a team, fork, exit."""
+"""The native driver: loading object code, checking arguments, records alone and in a team."""
 import gc
-import os
 import random
-import subprocess
 import sys
-import textwrap
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from driver_kernels import Program, add_one, fail, load_kernels, mark, reverse, start_waiting_run, wait_for
 
 from graphc.runtime import driver, engine, threads
 from graphc.runtime.driver import Argument, ArgumentFlag, RecordFlag, Result
-from graphc.runtime.layout import Busy, ErrorWord, FrameWord
+from graphc.runtime.layout import Busy, FrameWord
 from graphc.runtime.loader import LoadError, load_objects, optimised_object, undefined_symbols
-from graphc.runtime.native import native, native_module
+from graphc.runtime.native import native_module
 
 SERIAL, BARRIER, MAY_FAIL = RecordFlag.SERIAL, RecordFlag.BARRIER, RecordFlag.MAY_FAIL
-
-
-# Kernels.  Each has the table that it wants in its docstring.
-
-def every(c, first, limit, step, body):
-    i = c.variable(first)
-    with c.loop() as loop:
-        loop.leave_if(i.value >= limit)
-        body(i.value)
-        i.value = i.value + step
-
-
-@native
-def add_one(c, table, thread, count):
-    """(x, n): x[i] += 1"""
-    def body(i):
-        table[0][i] = table[0][i] + 1
-    every(c, thread, table[1], count, body)
-
-
-@native
-def reverse(c, table, thread, count):
-    """(x, y, n): y[i] = x[n - 1 - i] + 1, so that threads read what others wrote."""
-    def body(i):
-        table[1][i] = table[0][table[2] - 1 - i] + 1
-    every(c, thread, table[2], count, body)
-
-
-@native
-def mark(c, table, thread, count):
-    """(seen): seen[thread] = number of threads"""
-    table[0][thread] = count
-
-
-@native
-def fail(c, table, thread, count):
-    """(error slot, culprit, record): thread `culprit` reports an error; others do nothing."""
-    with c.if_(thread == table[1]), c.if_(c.take(table[0].at(ErrorWord.STATE))):
-        table[0][ErrorWord.RECORD] = table[2]
-        table[0][ErrorWord.INDEX] = thread
-        table[0][ErrorWord.VALUE] = count
-
-
-@native
-def wait_for(c, table, thread, count):
-    """(flag, started): sets `started`, then waits until `flag` is set."""
-    c.atomic_store(table[1], 1)
-    with c.loop() as loop:
-        loop.leave_if(c.atomic_load(table[0]) != 0)
-        c.pause()
-
-
-KERNELS = [add_one, reverse, mark, fail, wait_for]
 
 
 @pytest.fixture(scope="module")
 def kernels():
     return load_kernels()
-
-
-def load_kernels():
-    return load_objects({"kernels": optimised_object(native_module("kernels", KERNELS), thorough=False)},
-                        exports=[k.name for k in KERNELS])
-
-
-class Program:
-    """Collects records and keeps their tables."""
-
-    def __init__(self, library):
-        self.library = library
-        self.tables = []
-        self.records = []
-
-    def add(self, kernel, *table, flags=0):
-        words = np.array([w.ctypes.data if isinstance(w, np.ndarray) else int(w) for w in table], np.int64)
-        self.tables.append((words, table))
-        self.records.append((self.library.address(kernel.name), words.ctypes.data, int(flags)))
-        return words
-
-    def frame(self, arguments=(), **options):
-        return driver.new_frame(self.records, arguments, keep=(self.library, self.tables), **options)
 
 
 @pytest.fixture
@@ -361,18 +282,6 @@ def test_two_callers_share_one_pool(kernels, team):
     assert not wrong
 
 
-def start_waiting_run(kernels, **options):
-    """A run in another Python thread that lasts until flags[0] is set."""
-    program, flags, results = Program(kernels), np.zeros(2, np.int64), []
-    program.add(wait_for, flags[0:], flags[1:])
-    frame = program.frame(release_gil=True, **options)
-    thread = threading.Thread(target=lambda: results.append(driver.bind(frame)()), daemon=True)
-    thread.start()
-    while not flags[1]:
-        time.sleep(0.001)                            # we come this far only if the run has released the GIL
-    return frame, flags, thread, results
-
-
 def test_busy_and_gil(kernels):
     frame, flags, thread, results = start_waiting_run(kernels)
     assert driver.bind(frame)() == driver.run(frame) == Result.BUSY
@@ -443,96 +352,6 @@ def test_cgroup_quota(tmp_path):
     assert limit("4:cpu,cpuacct:/x", cpu__cfs_quota_us=("cpu,cpuacct/x", "400000"),
                  cpu__cfs_period_us=("cpu,cpuacct/x", "100000")) == 4
     assert limit("4:cpu:/y", cpu__cfs_quota_us=("cpu/y", "-1"), cpu__cfs_period_us=("cpu/y", "100000")) == float("inf")
-
-
-# The process around it.
-
-def python(script, **environment):
-    """Runs a script that has this module as `t`, in a new process; gives its printed lines and the time of its end."""
-    folder = Path(__file__).parent
-    path = os.pathsep.join([str(folder), str(folder.parent), os.environ.get("PYTHONPATH", "")])
-    text = "import os, sys, time, threading, signal, numpy as np, test_driver as t\n" + textwrap.dedent(script)
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", text], capture_output=True, text=True, timeout=20,
-                          env={**os.environ, "PYTHONPATH": path, "GRAPHC_NUM_THREADS": "3", **environment})
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout.split(), time.time(), done.stderr
-
-
-MARKING = """
-    seen = np.zeros(4, np.int64)
-    program = t.Program(t.load_kernels())
-    program.add(t.mark, seen)
-    call = t.driver.bind(program.frame(threads=3))
-    assert call() == 0 and seen.tolist() == [3, 3, 3, 0]
-"""
-
-
-def test_exit_with_sleeping_workers():
-    lines, end, complaints = python(MARKING + """
-    time.sleep(0.05)                     # workers have gone to sleep
-    print(time.time())
-    """)
-    assert end - float(lines[-1]) < 1 and not complaints
-
-
-def test_exit_during_a_run_of_a_daemon_thread():
-    lines, end, complaints = python(MARKING + """
-    t.start_waiting_run(t.load_kernels(), threads=3)
-    print(time.time())
-    """)
-    assert end - float(lines[-1]) < 1.5 and not complaints
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_fork():
-    lines, _, complaints = python(MARKING + """
-    for generation in range(2):
-        child = os.fork()
-        if child:
-            assert os.waitpid(child, 0)[1] == 0
-            break
-        assert t.threads._pool is None
-    for _ in range(100):
-        seen[:] = 0
-        assert call() == 0 and seen.tolist() == [3, 3, 3, 0]
-    print("good", t.threads.pool().workers)
-    """)
-    assert lines == ["good", "2"] * 3 and not complaints
-
-
-def test_interrupt_is_handled_after_the_run():
-    lines, _, complaints = python("""
-    program, flags = t.Program(t.load_kernels()), np.zeros(2, np.int64)
-    program.add(t.wait_for, flags[0:], flags[1:], flags=t.BARRIER)
-    program.add(t.mark, np.zeros(4, np.int64))
-    frame = program.frame(threads=2, release_gil=True)
-    call = t.driver.bind(frame)
-
-    def interrupt():
-        while not flags[1]:
-            time.sleep(0.001)
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.05)
-        flags[0] = 1
-    threading.Thread(target=interrupt).start()
-    try:
-        call()
-        time.sleep(1)
-    except KeyboardInterrupt:
-        print("interrupted", flags[0], frame[t.FrameWord.BUSY], call())
-    """)
-    assert lines == ["interrupted", "1", "0", "0"] and not complaints
-
-
-def test_import_builds_nothing_and_numba_is_not_needed():
-    lines, _, _ = python("""
-    print(t.engine.engine.__wrapped__.__name__, "numba" in sys.modules, threading.active_count())
-    start = time.perf_counter()
-    t.engine.engine()
-    print(f"driver_built_in_{(time.perf_counter() - start) * 1e3:.0f}_ms")
-    """)
-    print(lines[-1])
-    assert lines[:3] == ["engine", "False", "1"]
 
 
 def test_call_overhead_is_shown(kernels):

@@ -13,6 +13,32 @@ I64 = ir.IntType(64)
 NUMPY = {"f32": np.dtype("f4"), "f64": np.dtype("f8"), "bool": np.dtype("?"), "f16": np.dtype("f2"),
          "bf16": np.dtype(ml_dtypes.bfloat16)} | {
     f"{kind}{bits}": np.dtype(f"{kind}{bits // 8}") for kind in "iu" for bits in (8, 16, 32, 64)}
+LANES = [4, 8, 16]
+FLOATS = ["f32", "f64"]
+INTEGERS = [f"{kind}{bits}" for kind in "iu" for bits in (8, 16, 32, 64)]
+NUMBERS = FLOATS + INTEGERS
+
+
+def edge_values(dtype, count=40, seed=0):
+    """Limits, small numbers and random ones of a dtype."""
+    rng, kind = np.random.default_rng(seed), NUMPY[dtype]
+    if dtype == "bool":
+        return np.array([False, True])
+    if dtype in FLOATS:
+        info = np.finfo(kind)
+        special = np.array([0, 0.25, 0.5, 1, 1.5, 2.5, 3, 7, 1e10, 2.0**23 - 0.5, 2.0**52 + 1, info.max, info.tiny,
+                            info.smallest_subnormal, np.inf], kind)
+        wide = np.exp2(rng.uniform(-60, 60, count)).astype(kind)
+        return np.concatenate([special, -special, wide * rng.choice([-1, 1], count).astype(kind), [kind.type(np.nan)]])
+    info = np.iinfo(kind)
+    special = [v for v in (0, 1, 2, 3, 7, 10, 63, 100, -1, -2, -3, -7, -100, info.min, info.min + 1, info.max,
+                           info.max - 1) if info.min <= v <= info.max]
+    return np.concatenate([np.array(special, kind), rng.integers(info.min, info.max, count, kind, endpoint=True)])
+
+
+def quietly(function, *arrays):
+    with np.errstate(all="ignore"):
+        return function(*arrays)
 
 
 def compiled(trace, parameters):

@@ -26,7 +26,7 @@ def compile_source(source: KernelSource, symbol: str) -> bytes:
         space[name] = glue.splat(dtype, source.lanes, value)
     for name, make in source.tiles.items():
         space[name] = make(space)
-    space["arg"], space["stack"] = glue.arg, glue.stack
+    space["arg"] = glue.arg
     return optimised_object(_with_entry(*_front_end(space["kernel"]), symbol))
 
 

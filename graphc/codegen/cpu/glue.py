@@ -11,7 +11,7 @@ from numba import types
 from numba.extending import intrinsic, models, register_model
 
 from graphc.codegen.cpu.simd import DTYPES, Int, Tracer, Vector, function_of_source
-from graphc.codegen.cpu.simd_core import I8, I64, POINTER
+from graphc.codegen.cpu.simd_core import I64, POINTER
 
 
 class Simd(types.Type):
@@ -98,38 +98,3 @@ def arg(typing, table, index):
         pointer = builder.gep(builder.inttoptr(values[0], POINTER), [values[1]], source_etype=I64)
         return builder.load(pointer, typ=I64)
     return types.intp(types.intp, types.intp), codegen
-
-
-@intrinsic
-def set_arg(typing, table, index, value):
-    """Write word `index` of a table of i64."""
-    def codegen(context, builder, signature, values):
-        pointer = builder.gep(builder.inttoptr(values[0], POINTER), [values[1]], source_etype=I64)
-        builder.store(values[2], pointer)
-        return context.get_dummy_value()
-    return types.void(types.intp, types.intp, types.intp), codegen
-
-
-@intrinsic(prefer_literal=True)
-def stack(typing, size):
-    """Address of `size` bytes (a constant) of the kernel's stack, aligned to 64; the same bytes at every pass."""
-    if not isinstance(size, types.IntegerLiteral):
-        return None
-    count = size.literal_value
-
-    def codegen(context, builder, signature, values):
-        with builder.goto_entry_block():
-            place = builder.alloca(ir.ArrayType(I8, count))
-            place.align = 64
-        return builder.ptrtoint(place, I64)
-    return types.intp(size), codegen
-
-
-@intrinsic
-def call_void(typing, address, args, thread, threads):
-    """Call the kernel at `address`: void(i64 args, i64 thread, i64 threads)."""
-    def codegen(context, builder, signature, values):
-        kind = ir.FunctionType(ir.VoidType(), [I64] * 3)
-        builder.call(builder.inttoptr(values[0], kind.as_pointer()), values[1:])
-        return context.get_dummy_value()
-    return types.void(*[types.intp] * 4), codegen
