@@ -104,6 +104,7 @@ from graphc.ir.types import bool_ as bool
 from graphc.ops.grad import AggregationMethod, UnconnectedGradients, gradients
 from graphc.placeholders import placeholder, placeholder_with_default
 from graphc.scopes import AUTO_REUSE, VariableScope, get_variable, get_variable_scope, variable_scope
+from graphc.slices import IndexedSlices
 from graphc.session import InteractiveSession, Session, get_default_session
 from graphc.variable import Variable
 

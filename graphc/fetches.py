@@ -10,13 +10,14 @@ from graphc.errors import FeedError, FetchError, GraphError, report
 from graphc.feeds import feed_array
 from graphc.ir.node import Node
 from graphc.ir.op import Kind
+from graphc.slices import IndexedSlices
 from graphc.variable import Variable
 
 if TYPE_CHECKING:
     from graphc.compiler import Compiled
     from graphc.session import Session
 
-LEAVES = (Node, Variable, str)
+LEAVES = (Node, Variable, IndexedSlices, str)
 
 
 class Leaf:
@@ -81,6 +82,8 @@ class Run:
             value = self.named(value, FetchError, f"{position}: the fetch")
         if isinstance(value, Variable):
             value = value.snapshot
+        if isinstance(value, IndexedSlices):
+            value = value.fetched()
         if not isinstance(value, Node):
             raise report(FetchError, f"{position}: {given!r:.60} is not a tensor, variable, operation or name",
                          rule="None cannot be fetched" if value is None else "")

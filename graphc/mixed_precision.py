@@ -19,6 +19,7 @@ from graphc.ir.types import float32, int64
 from graphc.ops.compare import isfinite, logical_and, where
 from graphc.ops.elementwise import maximum
 from graphc.ops.reduce import reduce_all
+from graphc.slices import IndexedSlices
 from graphc.train import Optimizer
 from graphc.variable import Variable, writes_only_if
 
@@ -121,7 +122,8 @@ class MixedPrecisionLossScaleOptimizer(Optimizer):
         self._optimizer, self._loss_scale = optimizer, as_loss_scale(loss_scale)
 
     def compute_gradients(self, loss, var_list=None, gate_gradients=None, aggregation_method=None,
-                          colocate_gradients_with_ops: bool = False, grad_loss=None) -> list[tuple[Node | None, Variable]]:
+                          colocate_gradients_with_ops: bool = False,
+                          grad_loss=None) -> list[tuple[Node | IndexedSlices | None, Variable]]:
         """(gradient or None, variable) pairs; gradients are those of the loss itself, in float32 where they were shorter."""
         loss = loss() if callable(loss) and not isinstance(loss, Node) else as_node(loss)
         scale = self._loss_scale()
@@ -150,7 +152,7 @@ class MixedPrecisionLossScaleOptimizer(Optimizer):
         return self._optimizer.variables()
 
 
-def _unscaled(gradient: Node, scale: Node) -> Node:
+def _unscaled(gradient: Node | IndexedSlices, scale: Node) -> Node:
     wide = cast(gradient, gradient.dtype.arithmetic)
     return wide * cast(1.0 / scale, wide.dtype)
 

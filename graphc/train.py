@@ -8,12 +8,12 @@ import numpy as np
 from graphc.control import GraphKeys, control_dependencies, group
 from graphc.errors import ArgumentError, DTypeError, report
 from graphc.functions.arrays import fill
+from graphc.functions.gathering import gather, scatter_update
 from graphc.functions.math import cast, sqrt, square
 from graphc.functions.math import pow as power
 from graphc.ir.container import get_default_graph
 from graphc.ir.node import Node, as_node, is_tensor
 from graphc.ir.types import int64
-from graphc.ops.grad import gradients
 from graphc.schedules import (  # noqa: F401  handed on: graphc.train.exponential_decay
     cosine_decay,
     exponential_decay,
@@ -23,6 +23,7 @@ from graphc.schedules import (  # noqa: F401  handed on: graphc.train.exponentia
     piecewise_constant_decay,
     polynomial_decay,
 )
+from graphc.slices import IndexedSlices, gradients_by_rows
 from graphc.variable import Variable, WideVariable
 
 
@@ -63,8 +64,11 @@ class Optimizer:
         return self.apply_gradients(pairs, global_step, name)
 
     def compute_gradients(self, loss, var_list=None, gate_gradients=None, aggregation_method=None,
-                          colocate_gradients_with_ops: bool = False, grad_loss=None) -> list[tuple[Node | None, Variable]]:
-        """(gradient or None, variable) for each variable of `var_list` (default: all trainable ones)."""
+                          colocate_gradients_with_ops: bool = False,
+                          grad_loss=None) -> list[tuple[Node | IndexedSlices | None, Variable]]:
+        """(gradient or None, variable) for each variable of `var_list` (default: all trainable ones). The gradient of a table
+        of which the loss uses only gathered rows is an IndexedSlices.
+        """
         loss = loss() if callable(loss) and not isinstance(loss, Node) else loss
         loss = as_node(loss) if isinstance(loss, Variable) else loss
         if not isinstance(loss, Node) or isinstance(loss.type, tuple) or not loss.dtype.is_floating:
@@ -76,7 +80,7 @@ class Optimizer:
         for v in variables:
             if not isinstance(v, Variable):
                 raise report(ArgumentError, f"{self.name}: {v!r:.60} in var_list is not a variable")
-        found = gradients(loss, variables, None if grad_loss is None else [grad_loss])
+        found = gradients_by_rows(loss, variables, None if grad_loss is None else [grad_loss])
         return list(zip(found, variables, strict=True))
 
     def apply_gradients(self, grads_and_vars, global_step: Variable | None = None, name: str | None = None) -> Node:
@@ -88,17 +92,21 @@ class Optimizer:
         for pair in given:
             if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not isinstance(pair[1], Variable):
                 raise report(ArgumentError, f"{self.name}: {pair!r:.80} is not a pair of a gradient and a variable")
-        pairs = [(as_node(g, v.dtype), v) for g, v in given if g is not None]
+        is_rows = [isinstance(g, IndexedSlices) and v.dtype.arithmetic is v.dtype for g, v in given]
+        rows = [pair for pair, sparse in zip(given, is_rows, strict=True) if sparse]
+        pairs = [(as_node(g, v.dtype), v) for (g, v), sparse in zip(given, is_rows, strict=True)
+                 if g is not None and not sparse]
         # Variables of float16 and bfloat16 are updated in float32, which is also what their slots are.
         wide: list[tuple[Node, Any]] = [
             (g, v) if v.dtype.arithmetic is v.dtype else (cast(g, v.dtype.arithmetic), WideVariable(v)) for g, v in pairs]
-        if not pairs:
+        if not pairs and not rows:
             raise report(ArgumentError, f"{self.name}: no gradients given for any variable",
                          rule=f"the variables are {', '.join(v.name for _, v in given) or 'none: the list is empty'}")
         with get_default_graph().name_scope(name or self.name):
-            self._prepare([v for _, v in pairs])
+            self._prepare([v for _, v in (*pairs, *rows)])
             updates = [u for g, v in wide for u in self._update(g, v)]
-            updates += self._finish([v for _, v in pairs])
+            updates += [u for g, v in rows for u in self._update_rows(g, v)]
+            updates += self._finish([v for _, v in (*pairs, *rows)])
             if global_step is not None:
                 with control_dependencies(updates):
                     updates.append(global_step.assign_add(1))
@@ -139,6 +147,12 @@ class Optimizer:
         """Operations that update one variable and its slots."""
         raise NotImplementedError(f"{type(self).__name__} must say how a variable is updated")
 
+    def _update_rows(self, gradient: IndexedSlices, variable: Variable) -> list[Node]:
+        """Operations that update one variable and its slots from the gradients of some rows. By default those of all rows,
+        where the gradient of the others is 0.
+        """
+        return self._update(as_node(gradient), variable)
+
     def _finish(self, variables) -> list[Node]:
         """Operations that come once, after the updates."""
         return []
@@ -168,12 +182,14 @@ class GradientDescentOptimizer(Optimizer):
 class MomentumOptimizer(Optimizer):
     """a = momentum * a + g; v -= learning_rate * a, or with Nesterov v -= learning_rate * (g + momentum * a).
 
-    As in TensorFlow 1; Nesterov's form after Sutskever et al., 2013.
+    As in TensorFlow 1; Nesterov's form after Sutskever et al., 2013. The slots of a table decay for all rows, unless `lazy`:
+    then only the rows used change, and their slots decay when they are used.
     """
 
-    def __init__(self, learning_rate, momentum, use_locking: bool = False, name: str = "Momentum", use_nesterov: bool = False):
+    def __init__(self, learning_rate, momentum, use_locking: bool = False, name: str = "Momentum", use_nesterov: bool = False,
+                 lazy: bool = False):
         super().__init__(learning_rate, use_locking, name)
-        self._momentum, self._nesterov = momentum, use_nesterov
+        self._momentum, self._nesterov, self._lazy = momentum, use_nesterov, lazy
 
     def _update(self, gradient, variable):
         slot = self._slot(variable, "momentum")
@@ -182,9 +198,19 @@ class MomentumOptimizer(Optimizer):
         step = gradient + momentum * accumulated if self._nesterov else accumulated
         return [slot.assign(accumulated), variable.assign_sub(rate * step)]
 
+    def _update_rows(self, gradient, variable):
+        if not self._lazy:
+            return super()._update_rows(gradient, variable)
+        slot = self._slot(variable, "momentum")
+        momentum, rate = self._number(self._momentum, variable), self._rate(variable)
+        sums, is_first = gradient.rows()
+        accumulated = momentum * gather(slot, gradient.indices) + sums
+        step = sums + momentum * accumulated if self._nesterov else accumulated
+        return [scatter_update(slot, gradient.indices, accumulated), variable.assign_sub(gradient.once(rate * step, is_first))]
+
 
 class AdagradOptimizer(Optimizer):
-    """a += g^2; v -= learning_rate * g / sqrt(a) (Duchi et al., 2011), as in TensorFlow 1."""
+    """a += g^2; v -= learning_rate * g / sqrt(a) (Duchi et al., 2011), as in TensorFlow 1. Of a table the rows used change."""
 
     def __init__(self, learning_rate, initial_accumulator_value: float = 0.1, use_locking: bool = False, name: str = "Adagrad"):
         if initial_accumulator_value <= 0:
@@ -196,6 +222,13 @@ class AdagradOptimizer(Optimizer):
         slot = self._slot(variable, "accumulator", self._start)
         accumulated = slot + square(gradient)
         return [slot.assign(accumulated), variable.assign_sub(self._rate(variable) * gradient / sqrt(accumulated))]
+
+    def _update_rows(self, gradient, variable):
+        slot = self._slot(variable, "accumulator", self._start)
+        sums, is_first = gradient.rows()
+        accumulated = gather(slot, gradient.indices) + square(sums)
+        step = self._rate(variable) * sums / sqrt(accumulated)
+        return [slot.assign_add(gradient.once(square(sums), is_first)), variable.assign_sub(gradient.once(step, is_first))]
 
 
 class RMSPropOptimizer(Optimizer):
@@ -231,13 +264,14 @@ class AdamOptimizer(Optimizer):
     """Adam (Kingma and Ba, 2015), in TensorFlow 1's form:
 
     rate_t = learning_rate * sqrt(1 - beta2^t) / (1 - beta1^t); m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2;
-    variable -= rate_t * m / (sqrt(v) + epsilon).
+    variable -= rate_t * m / (sqrt(v) + epsilon). Of a table all rows change in each step, because their slots decay, unless
+    `lazy`: then only the rows used change.
     """
 
     def __init__(self, learning_rate=0.001, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8,
-                 use_locking: bool = False, name: str = "Adam"):
+                 use_locking: bool = False, name: str = "Adam", lazy: bool = False):
         super().__init__(learning_rate, use_locking, name)
-        self._beta1, self._beta2, self._epsilon = beta1, beta2, epsilon
+        self._beta1, self._beta2, self._epsilon, self._lazy = beta1, beta2, epsilon, lazy
         self._steps: dict = {}
 
     def _prepare(self, variables):
@@ -267,6 +301,18 @@ class AdamOptimizer(Optimizer):
         v = beta2 * second + (1 - beta2) * square(gradient)
         step = self._corrected_rate(variable) * m / (sqrt(v) + self._number(self._epsilon, variable))
         return [first.assign(m), second.assign(v), variable.assign_sub(step)]
+
+    def _update_rows(self, gradient, variable):
+        if not self._lazy:
+            return super()._update_rows(gradient, variable)
+        beta1, beta2 = self._number(self._beta1, variable), self._number(self._beta2, variable)
+        first, second = self._slot(variable, "m"), self._slot(variable, "v")
+        (sums, is_first), indices = gradient.rows(), gradient.indices
+        m = beta1 * gather(first, indices) + (1 - beta1) * sums
+        v = beta2 * gather(second, indices) + (1 - beta2) * square(sums)
+        step = self._corrected_rate(variable) * m / (sqrt(v) + self._number(self._epsilon, variable))
+        return [scatter_update(first, indices, m), scatter_update(second, indices, v),
+                variable.assign_sub(gradient.once(step, is_first))]
 
     def _finish(self, variables):
         return [self._steps[get_default_graph()].assign_add(1)]

@@ -144,3 +144,100 @@ def test_gradient_descent_by_hand_touches_the_rows_used():
     assert max(operations, temporaries) < 100 * COUNT * WIDTH
     dense = tf.group(variable.assign(variable - rate * slope * variable))
     assert work(dense, ids)[0] > ROWS * WIDTH, "the counting sees a sweep over the table"
+
+
+def test_a_step_of_adagrad_and_lazy_ones_touch_the_rows_used():
+    for optimizer in (tf.train.AdagradOptimizer(0.1), tf.train.AdamOptimizer(lazy=True),
+                      tf.train.MomentumOptimizer(0.1, 0.9, lazy=True)):
+        step, ids, _ = embedding_step(optimizer)
+        operations, temporaries, _ = work(step, ids)
+        assert operations < 200 * COUNT * WIDTH, optimizer.name
+        assert temporaries < 60 * COUNT * WIDTH, optimizer.name
+    assert work(*embedding_step(tf.train.AdamOptimizer())[:2])[0] > ROWS * WIDTH, "its slots decay for all rows"
+
+
+OPTIMIZERS = {
+    "sgd": (lambda: tf.train.GradientDescentOptimizer(0.1), True),
+    "adagrad": (lambda: tf.train.AdagradOptimizer(0.1), True),
+    "adam": (lambda: tf.train.AdamOptimizer(0.1), True),
+    "momentum": (lambda: tf.train.MomentumOptimizer(0.1, 0.9, use_nesterov=True), True),
+    "rmsprop": (lambda: tf.train.RMSPropOptimizer(0.1), True),
+    "lazy adam": (lambda: tf.train.AdamOptimizer(0.1, lazy=True), False),
+    "lazy momentum": (lambda: tf.train.MomentumOptimizer(0.1, 0.9, lazy=True), False),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_training_by_rows_is_training(session, name):
+    """The same steps on a table that is only gathered from, and on one whose gradient is a whole tensor."""
+    make, is_same = OPTIMIZERS[name]
+    ids = tf.placeholder(tf.int64, [None])
+    sparse, dense = table(session, "sparse"), table(session, "dense")
+    weights = tf.constant(np.linspace(0.5, 1.5, 3).astype(np.float32))
+    steps = []
+    for variable, source in ((sparse, sparse), (dense, dense * 1)):
+        rows = tf.gather(source, ids)
+        other = tf.gather(source, [[0], [1]])
+        loss = tf.reduce_sum(tf.square(rows * weights - 1)) + tf.reduce_sum(other)
+        optimizer = make()
+        pairs = optimizer.compute_gradients(loss, [variable])
+        assert isinstance(pairs[0][0], tf.IndexedSlices) == (variable is sparse)
+        steps.append(optimizer.apply_gradients(pairs))
+    session.run([v.initializer for v in tf.global_variables()])
+    used = [[1, 1, 5], [5, 7, 5, 5], [0]]
+    for picked in used:
+        session.run(steps, {ids: picked})
+    if is_same:
+        np.testing.assert_allclose(session.run(sparse), session.run(dense), rtol=2e-6)
+    else:
+        got, want = session.run(sparse), session.run(dense)
+        assert (got[[2, 3, 4, 6]] == TABLE[[2, 3, 4, 6]]).all()
+        np.testing.assert_allclose(got[[0, 1]], want[[0, 1]], rtol=2e-6, err_msg="rows that each step uses")
+        assert not np.allclose(got[7], TABLE[7])
+
+
+def test_repeated_steps_give_the_same_bits(session):
+    step, ids, variable = embedding_step_of(tf.train.AdagradOptimizer(0.1))
+    found = []
+    for _ in range(3):
+        session.run(tf.global_variables_initializer())
+        for picked in ([3, 3, 1, 3], [1, 1]):
+            session.run(step, {ids: picked})
+        found.append(session.run(variable).tobytes())
+    assert len(set(found)) == 1
+
+
+def embedding_step_of(optimizer):
+    ids = tf.placeholder(tf.int32, [None])
+    variable = tf.Variable(TABLE)
+    return optimizer.minimize(tf.reduce_sum(tf.sin(tf.gather(variable, ids)))), ids, variable
+
+
+def test_slices_are_tensors_where_they_are_used(session):
+    variable = table(session)
+    rows = tf.gather(variable, [[1, 1], [4, 0]])
+    (slices, _), = tf.train.GradientDescentOptimizer(1.0).compute_gradients(tf.reduce_sum(rows), [variable])
+    assert isinstance(slices, tf.IndexedSlices)
+    assert slices.shape == (8, 3)
+    want = np.zeros((8, 3))
+    np.add.at(want, [1, 1, 4, 0], 1)
+    for value, expected in ((slices, want), (slices * 2, want * 2), (tf.convert_to_tensor(slices), want),
+                            (tf.clip_by_value(slices, 0, 1), np.minimum(want, 1))):
+        np.testing.assert_array_equal(session.run(value), expected)
+        np.testing.assert_array_equal(session.run([value])[0], expected)
+    count = len(session.graph.nodes)
+    session.run(slices)
+    assert len(session.graph.nodes) == count
+    assert session.run(slices.indices).tolist() == [1, 1, 4, 0]
+    with pytest.raises(tf.errors.ArgumentError, match="give dense_shape"):
+        tf.convert_to_tensor(tf.IndexedSlices(slices.values, slices.indices))
+
+
+@pytest.mark.parametrize("other", [lambda v: tf.reduce_sum(v), lambda v: tf.reduce_sum(tf.gather(v, [0], axis=1)),
+                                   lambda v: tf.cond(tf.constant(True), lambda: tf.reduce_sum(v), lambda: 0.0)])
+def test_a_table_that_is_used_otherwise_has_a_whole_gradient(session, other):
+    variable = table(session)
+    loss = tf.reduce_sum(tf.gather(variable, [1])) + other(variable)
+    (slope, _), = tf.train.AdagradOptimizer(0.1).compute_gradients(loss, [variable])
+    assert not isinstance(slope, tf.IndexedSlices)
+    assert session.run(slope)[1].sum() > 3
