@@ -71,7 +71,6 @@ from graphc.ir.types import float32
 from graphc.ops import compare, composite, elementwise, transcendental
 from graphc.ops.contract import matmul_to
 from graphc.ops.movement import reshape_to
-from graphc.ops.reduce import reduce_sum
 
 __all__ = [
     "atrous_conv2d", "atrous_conv2d_transpose", "avg_pool", "avg_pool1d", "avg_pool2d", "avg_pool3d", "batch_norm",
@@ -287,7 +286,7 @@ def l2_loss(t, name=None) -> Node:
     """sum(t * t) / 2, of rank 0."""
     t = as_node(t)
     composite.require_floats("l2_loss", t=t)
-    return elementwise.divide(reduce_sum(elementwise.square(t), axes=tuple(range(t.type.rank))), 2, name=name)
+    return composite.l2_loss(t, name)
 
 
 def l2_normalize(x, axis=None, epsilon=1e-12, name=None, dim=None) -> Node:
@@ -295,8 +294,7 @@ def l2_normalize(x, axis=None, epsilon=1e-12, name=None, dim=None) -> Node:
     x = as_node(x)
     composite.require_floats("l2_normalize", x=x)
     axes = composite.axes_of(x, dim if axis is None else axis, "l2_normalize")
-    total = composite.keep(reduce_sum(elementwise.square(x), axes=axes), x.type.shape, axes)
-    return elementwise.multiply(x, elementwise.rsqrt(elementwise.maximum(total, epsilon)), name=name)
+    return composite.l2_normalize(x, axes, epsilon, name)
 
 
 # measures --------------------------------------------------------------------------------------------

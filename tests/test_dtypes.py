@@ -194,6 +194,12 @@ def test_sums_are_made_in_float32(session, dtype):
     assert session.run(tf.reduce_sum(tf.fill([4096], tf.constant(0.5, dtype)))) == 2048
     row = tf.placeholder(dtype, [1, None])
     assert session.run(tf.matmul(row, row, transpose_b=True), {row: np.full((1, 4096), 0.5)}).item() == 1024
+    large = tf.fill([400], tf.constant(300.0, dtype))     # no float16 is 300 * 300
+    for value in (tf.global_norm([large]), tf.norm(large), tf.reduce_std(tf.concat([large, -large], 0)) * 20):
+        assert session.run(value) == np.float32(6000).astype(dtype.numpy)
+    assert session.run(tf.nn.l2_loss(large / 100)) == np.float32(1800).astype(dtype.numpy)
+    assert session.run(tf.nn.l2_normalize(tf.zeros([3], dtype))).tolist() == [0, 0, 0]     # 1e-12 is 0 in float16
+    assert session.run(tf.cumsum(ones[:5000]))[-1] == np.float32(5000).astype(dtype.numpy)
     table = tf.placeholder(dtype, [2])
     picked = tf.gather(table, np.zeros(4000, np.int32)) * tf.constant(0.25, dtype)
     assert session.run(tf.gradients(picked, table)[0], {table: [1, 1]}).tolist() == [1000, 0]

@@ -345,6 +345,9 @@ def global_norm(t_list, name=None) -> Node:
     present = [as_node(t) for t in t_list if t is not None]
     if not present:
         raise report(ArgumentError, "global_norm: the list has no tensor")
+    dtype = present[0].dtype
+    if dtype.arithmetic is not dtype:  # the squares of gradients are often too large or too small for 16 bits
+        return cast(global_norm([cast(t, dtype.arithmetic) for t in present]), dtype, name)
     squares = [composite.reduce_sum(elementwise.square(t), axes=tuple(range(t.type.rank))) for t in present]
     return composite.root(add_n(squares), name=name)
 

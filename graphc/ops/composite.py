@@ -15,7 +15,20 @@ from graphc.ir import dims
 from graphc.ir.node import Node, as_node
 from graphc.ir.types import int32, int64, same_shape, shape_text
 from graphc.ops.compare import cast, equal, floordiv_int, floormod_int, in_range, isfinite, less, logical_and, where
-from graphc.ops.elementwise import absolute, add, divide, multiply, negative, pow, sqrt, square, stop_gradient, subtract
+from graphc.ops.elementwise import (
+    absolute,
+    add,
+    divide,
+    maximum,
+    multiply,
+    negative,
+    pow,
+    rsqrt,
+    sqrt,
+    square,
+    stop_gradient,
+    subtract,
+)
 from graphc.ops.index import dim_value, iota
 from graphc.ops.movement import broadcast_to, reshape_to
 from graphc.ops.reduce import reduce_max, reduce_sum
@@ -189,6 +202,19 @@ def norm(x, axes, order="euclidean", name: str | None = None) -> Node:
     total = reduce_sum(pow(absolute(x), order), axes=axes)
     is_zero = equal(total, 0)
     return where(is_zero, 0, pow(where(is_zero, 1, total), 1 / order), name=name)
+
+
+@in_arithmetic
+def l2_loss(x, name: str | None = None) -> Node:
+    """sum(x * x) / 2, of rank 0."""
+    return divide(reduce_sum(square(x), axes=tuple(range(x.type.rank))), 2, name=name)
+
+
+@in_arithmetic
+def l2_normalize(x, axes, epsilon, name: str | None = None) -> Node:
+    """x / sqrt(max(sum(x * x), epsilon)), the sum over `axes`."""
+    total = keep(reduce_sum(square(x), axes=axes), x.type.shape, axes)
+    return multiply(x, rsqrt(maximum(total, epsilon)), name=name)
 
 
 # activations -----------------------------------------------------------------------------------------
