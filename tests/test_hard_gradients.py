@@ -9,14 +9,18 @@ import pytest
 import graphc.functions.math as f
 from graphc import losses, nn
 from graphc.errors import ArgumentError, RunError
+from graphc.functions.linalg import matmul
+from graphc.functions.matrices import norm
+from graphc.functions.special import erfinv, lgamma, xlog1py
 from graphc.ir.container import Graph
 from graphc.ir.graph import capture
 from graphc.ir.interpreter import interpret
 from graphc.ir.node import INPUT, apply
 from graphc.ir.types import TensorType, as_dtype
 from graphc.ops import composite
+from graphc.ops.gather import gather_rows
 from graphc.ops.grad import gradients
-from graphc.ops.reduce import reduce_sum
+from graphc.ops.reduce import reduce_max, reduce_min, reduce_prod, reduce_sum
 from graphc.passes.differentiate import differentiate
 from graphc.testing.compiled import CompiledGraph
 
@@ -126,6 +130,22 @@ ROWS = [
         [[0, 1, 0, 0], [1, 0, 0, 1], [0, 0, 1, 0]]),
     Row("mean of nothing", reduced(composite.reduce_mean), [np.zeros((0, 3))], NAN, [np.zeros((0, 3))]),
     Row("sum of nothing", lambda x: reduce_sum(x, axes=(0,)), [np.zeros((0, 3))], [0, 0, 0], [np.zeros((0, 3))]),
+    Row("max tie of two", lambda x: reduce_max(x, axes=(0,)), [[2, 2, 1]], 2, [[0.5, 0.5, 0]]),
+    Row("min tie of two", lambda x: reduce_min(x, axes=(0,)), [[1, 2, 1]], 1, [[0.5, 0, 0.5]]),
+    Row("max of NaN", lambda x: reduce_max(x, axes=(0,)), [[1, NAN]], NAN, [[NAN, NAN]]),
+    Row("max of nothing", lambda x: reduce_max(x, axes=(0,)), [np.zeros((0, 3))], [-INF] * 3, [np.zeros((0, 3))]),
+    Row("product with a zero", lambda x: reduce_prod(x, axes=(0,)), [[0, 2, 3]], 0, [[6, 0, 0]]),
+    Row("product with two zeros", lambda x: reduce_prod(x, axes=(0,)), [[0, 0, 3]], 0, [[0, 0, 0]]),
+    Row("product of no rows", lambda x: matmul(x, np.ones((3, 2))), [np.zeros((0, 3))], np.zeros((0, 2)), [np.zeros((0, 3))]),
+    Row("norm, public, at 0", norm, [[0, 0]], 0, [[0, 0]]),
+    Row("norm of a matrix, public, at 0", lambda x: norm(x, axis=[0, 1]), [np.zeros((2, 2))], 0, [np.zeros((2, 2))]),
+    Row("l2_loss at 0", nn.l2_loss, [[0, 0]], 0, [[0, 0]]),
+    Row("layer norm of equal values", lambda x: nn.layer_norm(x), [[3, 3, 3]], [0, 0, 0], [[0, 0, 0]]),
+    Row("masked softmax, all masked", lambda x: nn.masked_softmax(x, [False, False]), [[INF, NAN]], [0, 0], [[0, 0]]),
+    Row("lgamma at its poles and roots", lgamma, [[0, -1, 1, 2]], [INF, INF, 0, 0],
+        [[-INF, NAN, -np.euler_gamma, 1 - np.euler_gamma]]),
+    Row("erfinv at its ends", erfinv, [[-1, 0, 1]], [-INF, 0, INF], [[INF, np.sqrt(np.pi) / 2, INF]]),
+    Row("xlog1py(0, -1)", xlog1py, [[0, 0, 2], [-1, NAN, 0]], [0, 0, 0], [[0, 0, 0], [0, 0, 2]]),
     Row("xlogy(0, 0)", f.xlogy, [[0, 0, 2], [0, NAN, 1]], [0, 0, 0], [[0, 0, 0], [0, 0, 2]]),
     Row("xdivy(0, 0)", f.xdivy, [[0, 2], [0, 1]], [0, 2], [[0, 1], [0, -2]]),
     Row("div_no_nan(1, 0)", f.div_no_nan, [[1, 0, 6], [0, 0, 2]], [0, 0, 3], [[0, 0, 0.5], [0, 0, -1.5]]),
@@ -259,3 +279,17 @@ def test_sparse_loss_has_no_scatter_in_its_gradient():
     slope, = interpret(graph, [x, np.array([2, 0])])
     powers = np.exp(x)
     np.testing.assert_allclose(slope, powers / powers.sum(1, keepdims=True) - np.eye(3)[[2, 0]], rtol=1e-14)
+
+
+def test_gathers_with_duplicates_give_the_same_bits_in_100_runs():
+    """One and two threads too: CompiledGraph compares them."""
+    rng = np.random.default_rng(2)
+    x, picks = rng.normal(size=(40, 9)), rng.integers(0, 40, 5000)
+    with Graph().as_default():
+        tensors = [feed(x), feed(picks, "n")]
+        slope, = gradients(f.square(gather_rows(*tensors)), tensors[:1])
+        program = CompiledGraph(capture("test", [slope], tensors))
+    found = {program([x, picks])[0].tobytes() for _ in range(100)}
+    assert len(found) == 1
+    np.testing.assert_allclose(np.frombuffer(found.pop()).reshape(x.shape),
+                               2 * x * np.bincount(picks, minlength=40)[:, None], rtol=1e-12)

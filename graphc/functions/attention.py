@@ -26,7 +26,7 @@ def masked_softmax(logits, mask=None, axis=-1, name=None) -> Node:
     composite.require_floats("masked_softmax", logits=logits)
     axes = composite.axes_of(logits, axis, "masked_softmax")
     if mask is not None:
-        logits = compare.where(mask, logits, -math.inf)
+        logits = compare.where(as_node(mask, None, "masked_softmax"), logits, -math.inf)
     shape = tuple(logits.type.shape)
     top = elementwise.stop_gradient(reduce_max(logits, axes=axes))
     top = compare.where(compare.equal(top, -math.inf), 0, top)
