@@ -205,11 +205,11 @@ def compile_graph(store, fetches: Sequence[Node], feeds: Sequence[Node], arrays:
     name = _program_name(fetches)
     graph = fed_variables(captured(name, fetches, feeds), feeds)
     check_feeds(graph, feeds)
+    instruments = standard_instruments(name, PIPELINE)
     if options.device == "numpy":
-        return Interpreted(store, graph, run_passes(graph, SEMANTICS, standard_instruments(name)))
+        return Interpreted(store, graph, run_passes(graph, SEMANTICS, instruments))
     if options.device != "cpu":
         raise report(CompileError, f"there is no device {options.device!r}", rule="the devices are cpu and numpy")
-    instruments = standard_instruments(name)
     if options.check >= 2:
         instruments.append(_value_check(store, graph, arrays))
     fused = run_passes(graph, PIPELINE, instruments)

@@ -131,6 +131,14 @@ def test_skip_leaves_passes_out(capfd):
     assert ": fuse " in err
 
 
+@pytest.mark.parametrize("device", ["cpu", "numpy"])
+def test_skipping_an_unknown_pass_says_which_there_are(device):
+    options.skip, options.device = ("fuse", "fusion"), device
+    with pytest.raises(CompileError, match="GRAPHC_SKIP: there is no pass 'fusion'") as caught:
+        run()
+    assert "the passes are infer_shapes, differentiate, resolve_state, simplify" in str(caught.value)
+
+
 def test_skipping_a_needed_pass_says_so():
     options.skip = ("differentiate",)
     with pytest.raises(CompileError, match="the pass differentiate cannot be skipped") as caught:

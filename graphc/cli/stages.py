@@ -41,7 +41,7 @@ class Stages:
             passes = PIPELINE[:PASSES.index(stage) + 1] if stage in PASSES else []
             graph = self.loaded.graph
             try:
-                run_passes(graph, passes, [self.recorder, *standard_instruments(graph.name)])
+                run_passes(graph, passes, [self.recorder, *standard_instruments(graph.name, PIPELINE)])
             except StateError as e:
                 raise self.with_roots(e) from e
         if stage not in self.recorder.stages:

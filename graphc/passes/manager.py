@@ -202,10 +202,14 @@ class ValueCheck(Instrument):
             self.compare(pass_.name, old, new)
 
 
-def standard_instruments(folder_name: str) -> list[Instrument]:
-    """The instruments that the options ask for."""
+def standard_instruments(folder_name: str, known: Sequence[Pass]) -> list[Instrument]:
+    """The instruments that the options ask for. Raises CompileError when GRAPHC_SKIP names none of the `known` passes."""
     chosen: list[Instrument] = []
     if options.skip:
+        names = [p.name for p in known]
+        for name in options.skip:
+            if name not in names:
+                raise report(CompileError, f"GRAPHC_SKIP: there is no pass {name!r}", rule=f"the passes are {', '.join(names)}")
         chosen.append(Skipper(options.skip))
     if options.check:
         chosen.append(Verifier())
