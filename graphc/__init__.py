@@ -85,7 +85,7 @@ from graphc.functions.segments import (
     unsorted_segment_prod, unsorted_segment_sqrt_n, unsorted_segment_sum,
 )
 from graphc.functions.selection import (
-    boolean_mask, dynamic_partition, setdiff1d, unique, unique_with_counts,
+    boolean_mask, dynamic_partition, dynamic_stitch, setdiff1d, unique, unique_with_counts,
 )
 from graphc.functions.special import digamma, erfinv, lbeta, lgamma, ndtri, polygamma, zeta
 from graphc.initializers import (

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphc.codegen.build import build
+from graphc.errors import RunError, report
 from graphc.ir.graph import Graph, nested
 from graphc.ir.interpreter import bind_dims, bind_result, check_equations, evaluate
 from graphc.ir.node import RESULT, Node
@@ -101,7 +102,13 @@ class Chain:
         arrays = [_in_order(v) for v in values]
         self.counter[0] = number
         executable = self.executables[node]
-        found = iter(executable.instance(arrays).run(arrays))
+        try:
+            instance = executable.instance(arrays)
+        except (OverflowError, MemoryError):
+            sizes = zip(executable.program.names, executable.sizes(arrays), strict=True)
+            raise report(RunError, f"{node.attrs['body'].name}: there is no memory for tensors of these sizes",
+                         rule=", ".join(f"{name} = {size}" for name, size in sizes), location=node.location) from None
+        found = iter(instance.run(arrays))
         results = tuple(None if o.op.kind is Kind.EFFECT and o.op.rule.action == "write" else next(found)
                         for o in node.attrs["body"].outputs)
         return results if isinstance(node.type, tuple) else results[0]

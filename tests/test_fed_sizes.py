@@ -150,6 +150,14 @@ def test_a_size_that_is_none(make, value, text, device):
     assert "in test_fed_sizes.py:" in str(caught.value)
 
 
+def test_sizes_that_no_memory_holds():
+    n = tf.placeholder(tf.int64, [])
+    y = tf.zeros([n, 2**30]) + 1
+    with tf.Session() as session, pytest.raises(RunError, match=r"(?s)no memory for tensors of these sizes\n    N = 10995.*"
+                                                                r"in test_fed_sizes.py"):
+        session.run(y, {n: 2**40})
+
+
 @pytest.mark.parametrize(("make", "value", "text"), [
     (lambda x, n: tf.reshape(x, [n, 5]), 3, "6*N = 24 != 5*N1 = 15"),
     (lambda x, n: tf.reshape(x, [n, -1]), 0, "a size is divided by 0"),

@@ -108,6 +108,19 @@ def test_dynamic_partition(device):
         run(parts, {x: X, p: [2, 3, 2, 0]})
 
 
+def test_dynamic_stitch(device):
+    x, p = tf.placeholder(tf.float32, [None, 3]), tf.placeholder(tf.int32, [None])
+    parts = tf.dynamic_partition(x, p, 2)
+    back = tf.dynamic_stitch(tf.dynamic_partition(tf.range(tf.shape(x)[0]), p, 2), parts)
+    slope, = tf.gradients(tf.reduce_sum(back * back), x)
+    got = run([back, slope], {x: X, p: [1, 0, 0, 1]})
+    np.testing.assert_array_equal(got[0], X)
+    np.testing.assert_array_equal(got[1], 2 * X)
+    assert run(tf.dynamic_stitch([[0, 2], [[1, 0]]], [[1.0, 2.0], [[3.0, 4.0]]])).tolist() == [4, 3, 2]
+    with pytest.raises(RunError, match="last_positions: no index is 1, although one is 2"):
+        run(tf.dynamic_stitch([[0, 2]], [[1.0, 2.0]]))
+
+
 BAD = [
     (lambda x: tf.boolean_mask(x, tf.constant(True)), ShapeError, "the mask is a scalar"),
     (lambda x: tf.boolean_mask(x, [[True] * 3] * 4, axis=1), ShapeError, "the mask has too many axes"),
@@ -116,6 +129,7 @@ BAD = [
     (lambda x: x[:, x[0] > 0], ArgumentError, "a mask stands alone"),
     (lambda x: tf.unique(x), ShapeError, "distinct_positions: x must have one axis"),
     (lambda x: tf.dynamic_partition(x, [0, 1], 0), ArgumentError, "num_partitions is 0"),
+    (lambda x: tf.dynamic_stitch([[0]], []), ArgumentError, "as many indices as data"),
     (lambda x: tf.py_func(np.sin, [x], tf.float32), ArgumentError, "the shape of each result must be given"),
     (lambda x: tf.Print(x, x), ArgumentError, "data is a list"),
     (lambda x: tf.Assert(x, []), DTypeError, "the condition must be bool"),

@@ -13,7 +13,7 @@ from graphc.ir.container import get_default_graph
 from graphc.ir.dims import Dim
 from graphc.ir.node import Node, as_node, dtype_of, is_tensor, result
 from graphc.ir.types import as_dtype, bool_, int32, same_shape
-from graphc.ops import compare, movement, selection
+from graphc.ops import assemble, compare, movement, selection
 from graphc.ops.gather import gather_rows
 
 
@@ -116,6 +116,28 @@ def dynamic_partition(data, partitions, num_partitions: int, name="dynamic_parti
     found = selection.part_positions(movement.reshape_to(parts, shape=(count,)),
                                      dims=tuple(new_dim() for _ in range(num_partitions)))
     return [gather_rows(rows, result(found, k), name=name) for k in range(num_partitions)]
+
+
+def dynamic_stitch(indices, data, name="dynamic_stitch") -> Node:
+    """The rows of the tensors `data` in the places that the tensors `indices` (each of data's first sizes) say: what undoes
+    dynamic_partition. Where a place is said twice, the last row counts.
+
+    The result has as many rows as the largest index and one; an index that is missing is a run-time error.
+    """
+    places, parts = [as_node(i, None, "dynamic_stitch") for i in indices], list(data)
+    dtype = next((dtype_of(p) for p in parts if is_tensor(p)), None)
+    parts = [as_node(p, dtype, "dynamic_stitch") for p in parts]
+    if not parts or len(places) != len(parts):
+        raise report(ArgumentError, "dynamic_stitch: it takes as many indices as data", rule=f"{len(places)} and {len(parts)}")
+    flat, rows = [], []
+    for place, part in zip(places, parts, strict=True):
+        rank = place.type.rank
+        place = _of_shape(place, part.type.shape[:rank], "dynamic_stitch", data=part, indices=place)
+        count = place.type.elements
+        flat.append(movement.reshape_to(place, shape=(count,)))
+        rows.append(movement.reshape_to(part, shape=(count, *part.type.shape[rank:])))
+    found = selection.last_positions(assemble.concat_values(*flat, axis=0), dim=new_dim())
+    return gather_rows(assemble.concat_values(*rows, axis=0), found, axis=0, name=name)
 
 
 def _of_shape(x: Node, shape, what: str, **operands: Node) -> Node:

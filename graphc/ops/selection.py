@@ -139,3 +139,32 @@ part_positions = _host(
     errors=[(sample(integer(3, low=2, high=3, dtype="int32"), dims=(A, B)), "partitions[0] = 2 is not in [0, 2)"),
             (sample(integer(3, dtype="int64"), dims=(A, B)), "must be int32")],
 )
+
+
+def _last_type(indices, *, dim):
+    if indices.dtype.short not in ("i32", "i64"):
+        raise RuleError("indices must be int32 or int64", f"they are {indices.dtype.name}", DTypeError)
+    _vector(indices, "indices")
+    return TensorType(int64, (dim,))
+
+
+def _last_numpy(indices, *, dim):
+    wrong = np.flatnonzero(indices < 0)
+    if wrong.size:
+        raise RunError(f"an index is negative: indices[{wrong[0]}] = {indices[wrong[0]]}")
+    found = np.full(indices.max(initial=-1) + 1, -1, np.int64)
+    found[indices] = np.arange(len(indices))  # of equal indices, the last one stays
+    if (found < 0).any():
+        raise RunError(f"no index is {np.flatnonzero(found < 0)[0]}, although one is {len(found) - 1}")
+    return found
+
+
+last_positions = _host(
+    "last_positions", "indices",
+    doc="For each number from 0 to the largest index, where it stands in `indices` for the last time; each must be there.",
+    infer=_last_type, numpy=_last_numpy,
+    samples=[sample(integer(4, low=0, high=1), dim=A), sample(integer(0, low=0, high=1), dim=A)],
+    errors=[(sample(integer(3, low=2, high=3), dim=A), "no index is 0, although one is 2"),
+            (sample(integer(3, low=-1, high=0), dim=A), "an index is negative: indices[0] = -1"),
+            (sample(real(3), dim=A), "indices must be int32 or int64")],
+)
