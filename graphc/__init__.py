@@ -27,6 +27,7 @@ from graphc.control import (
     variables_initializer,
 )
 from graphc.control import tuple_ as tuple
+from graphc.averages import moving_average_variables
 from graphc.functions.arrays import (
     broadcast_to, concat, constant, convert_to_tensor, expand_dims, eye, fill,
     matrix_transpose, one_hot, ones, ones_like, pack, pad, rank, reshape, reverse,

@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from graphc.averages import ExponentialMovingAverage  # noqa: F401  handed on
 from graphc.control import GraphKeys, control_dependencies, group
 from graphc.errors import ArgumentError, DTypeError, report
 from graphc.functions.arrays import fill
 from graphc.functions.gathering import gather, scatter_update
-from graphc.functions.math import cast, sqrt, square
+from graphc.functions.math import abs as absolute
+from graphc.functions.math import cast, maximum, sign, sqrt, square, where
 from graphc.functions.math import pow as power
 from graphc.ir.container import get_default_graph
 from graphc.ir.node import Node, as_node, is_tensor
@@ -229,6 +231,93 @@ class AdagradOptimizer(Optimizer):
         accumulated = gather(slot, gradient.indices) + square(sums)
         step = self._rate(variable) * sums / sqrt(accumulated)
         return [slot.assign_add(gradient.once(square(sums), is_first)), variable.assign_sub(gradient.once(step, is_first))]
+
+
+class AdadeltaOptimizer(Optimizer):
+    """a = rho a + (1 - rho) g^2; d = g sqrt(u + epsilon) / sqrt(a + epsilon); u = rho u + (1 - rho) d^2; v -= learning_rate d
+    (Zeiler, 2012), as in TensorFlow 1.
+    """
+
+    def __init__(self, learning_rate=0.001, rho: float = 0.95, epsilon: float = 1e-8, use_locking: bool = False,
+                 name: str = "Adadelta"):
+        super().__init__(learning_rate, use_locking, name)
+        self._rho, self._epsilon = rho, epsilon
+
+    def _update(self, gradient, variable):
+        rho, epsilon = self._number(self._rho, variable), self._number(self._epsilon, variable)
+        squares, steps = self._slot(variable, "accum"), self._slot(variable, "accum_update")
+        a = rho * squares + (1 - rho) * square(gradient)
+        step = sqrt(steps + epsilon) / sqrt(a + epsilon) * gradient
+        u = rho * steps + (1 - rho) * square(step)
+        return [squares.assign(a), steps.assign(u), variable.assign_sub(self._rate(variable) * step)]
+
+
+def _shrunk(moved: Node, rate: Node, l1: Node, l2: Node) -> Node:
+    """The proximal step of an l1 and an l2 penalty: sign(x) max(|x| - rate l1, 0) / (1 + rate l2)."""
+    return sign(moved) * maximum(absolute(moved) - rate * l1, 0) / (1 + rate * l2)
+
+
+class ProximalGradientDescentOptimizer(Optimizer):
+    """p = v - learning_rate g; v = sign(p) max(|p| - learning_rate l1, 0) / (1 + learning_rate l2) (Duchi and Singer, 2009)."""
+
+    def __init__(self, learning_rate, l1_regularization_strength: float = 0.0, l2_regularization_strength: float = 0.0,
+                 use_locking: bool = False, name: str = "ProximalGradientDescent"):
+        super().__init__(learning_rate, use_locking, name)
+        self._l1, self._l2 = l1_regularization_strength, l2_regularization_strength
+
+    def _update(self, gradient, variable):
+        rate, l1, l2 = self._rate(variable), self._number(self._l1, variable), self._number(self._l2, variable)
+        return [variable.assign(_shrunk(variable - rate * gradient, rate, l1, l2))]
+
+
+class ProximalAdagradOptimizer(Optimizer):
+    """Adagrad's rate, r = learning_rate / sqrt(a) with a += g^2, in a proximal step (Duchi et al., 2011)."""
+
+    def __init__(self, learning_rate, initial_accumulator_value: float = 0.1, l1_regularization_strength: float = 0.0,
+                 l2_regularization_strength: float = 0.0, use_locking: bool = False, name: str = "ProximalAdagrad"):
+        if initial_accumulator_value <= 0:
+            raise report(ArgumentError, f"{name}: initial_accumulator_value must be positive, not {initial_accumulator_value}")
+        super().__init__(learning_rate, use_locking, name)
+        self._start, self._l1, self._l2 = initial_accumulator_value, l1_regularization_strength, l2_regularization_strength
+
+    def _update(self, gradient, variable):
+        slot = self._slot(variable, "accumulator", self._start)
+        accumulated = slot + square(gradient)
+        rate = self._rate(variable) / sqrt(accumulated)
+        l1, l2 = self._number(self._l1, variable), self._number(self._l2, variable)
+        return [slot.assign(accumulated), variable.assign(_shrunk(variable - rate * gradient, rate, l1, l2))]
+
+
+class FtrlOptimizer(Optimizer):
+    """Follow the regularised leader (McMahan et al., 2013), as in TensorFlow 1, with p = -learning_rate_power:
+
+    b = a + g^2; z += g' - (b^p - a^p) / learning_rate v; v = (sign(z) l1 - z) / (b^p / learning_rate + 2 l2) where |z| > l1,
+    else 0; a = b. g' is g + 2 l2_shrinkage v.
+    """
+
+    def __init__(self, learning_rate, learning_rate_power: float = -0.5, initial_accumulator_value: float = 0.1,
+                 l1_regularization_strength: float = 0.0, l2_regularization_strength: float = 0.0, use_locking: bool = False,
+                 name: str = "Ftrl", accum_name=None, linear_name=None, l2_shrinkage_regularization_strength: float = 0.0):
+        for value, what in ((initial_accumulator_value, "initial_accumulator_value"), (-learning_rate_power,
+                            "-learning_rate_power"), (l1_regularization_strength, "l1_regularization_strength"),
+                            (l2_regularization_strength, "l2_regularization_strength"),
+                            (l2_shrinkage_regularization_strength, "l2_shrinkage_regularization_strength")):
+            if value < 0:
+                raise report(ArgumentError, f"{name}: {what} must not be negative, but is {value}")
+        super().__init__(learning_rate, use_locking, name)
+        self._power, self._start = -learning_rate_power, initial_accumulator_value
+        self._l1, self._l2 = l1_regularization_strength, l2_regularization_strength
+        self._shrinkage = l2_shrinkage_regularization_strength
+
+    def _update(self, gradient, variable):
+        rate, l1, l2 = self._rate(variable), self._number(self._l1, variable), self._number(self._l2, variable)
+        squares, linear = self._slot(variable, "accum", self._start), self._slot(variable, "linear")
+        b = squares + square(gradient)
+        new, old = (sqrt(s) if self._power == 0.5 else power(s, self._number(self._power, variable)) for s in (b, squares + 0))
+        pushed = gradient + 2 * self._shrinkage * variable if self._shrinkage else gradient
+        z = linear + pushed - (new - old) / rate * variable
+        value = where(absolute(z) > l1, (sign(z) * l1 - z) / (new / rate + 2 * l2), 0 * z)
+        return [squares.assign(b), linear.assign(z), variable.assign(value)]
 
 
 class RMSPropOptimizer(Optimizer):

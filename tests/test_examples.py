@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,6 +61,16 @@ def test_own_op():
     assert "to second order" in text
     assert number(r"compiled against NumPy: largest difference (\S+);", text) < 1e-6
     assert number(r"final loss (\S+)", text) < 0.05
+
+
+def test_hessian():
+    text, seconds = run("hessian.py")
+    losses = [float(f) for f in re.findall(r"^iteration +\d+   loss (\S+)", text, re.M)]
+    assert losses[0] == pytest.approx(np.log(2)) and all(b <= a + 1e-12 for a, b in zip(losses, losses[1:], strict=False))
+    assert number(r"converged after (\d+) iterations", text) < 15
+    assert number(r"gradient (\S+), accuracy", text) < 1e-10
+    assert number(r"accuracy (\S+)", text) > 0.98
+    assert seconds < 60
 
 
 def test_every_example_is_tested():

@@ -16,7 +16,7 @@ def fresh_graph():
         yield
 
 
-# The formulas: (state, gradient, rate) -> step to subtract; `state` is a dict that starts empty.
+# The formulas: (state, gradient, rate) -> step to subtract; `state` is a dict of what is kept, and "value".
 
 
 def descent(state, g, rate):
@@ -41,6 +41,35 @@ def rmsprop(state, g, rate, centered=False, mu=0.0):
     return state["m"]
 
 
+def adadelta(state, g, rate):
+    state["a"] = 0.95 * state.get("a", 0.0) + (1 - 0.95) * g * g
+    step = g * np.sqrt(state.get("u", 0.0) + 1e-8) / np.sqrt(state["a"] + 1e-8)
+    state["u"] = 0.95 * state.get("u", 0.0) + (1 - 0.95) * step * step
+    return rate * step
+
+
+def shrunk(moved, rate, l1=0.05, l2=0.1):
+    return np.sign(moved) * np.maximum(np.abs(moved) - rate * l1, 0) / (1 + rate * l2)
+
+
+def proximal(state, g, rate):
+    return state["value"] - shrunk(state["value"] - rate * g, rate)
+
+
+def proximal_adagrad(state, g, rate):
+    state["a"] = state.get("a", 0.1) + g * g
+    own = rate / np.sqrt(state["a"])
+    return state["value"] - shrunk(state["value"] - own * g, own)
+
+
+def ftrl(state, g, rate, p=0.5, l1=0.0, l2=0.0, shrinkage=0.0):
+    a, v = state.get("a", 0.1), state["value"]
+    state["a"] = a + g * g
+    state["z"] = state.get("z", 0.0) + g + 2 * shrinkage * v - (state["a"] ** p - a ** p) / rate * v
+    z = state["z"]
+    return v - np.where(np.abs(z) > l1, (np.sign(z) * l1 - z) / (state["a"] ** p / rate + 2 * l2), 0)
+
+
 def adam(state, g, rate):
     state["t"] = t = state.get("t", 0) + 1
     state["m"] = 0.9 * state.get("m", 0) + (1 - 0.9) * g
@@ -59,6 +88,13 @@ OPTIMIZERS = {
                               ["momentum", "rms"]),
     "centered": (lambda r: tf.train.RMSPropOptimizer(r, centered=True, momentum=0.5),
                  lambda s, g, r: rmsprop(s, g, r, True, 0.5), ["mg", "momentum", "rms"]),
+    "adadelta": (lambda r: tf.train.AdadeltaOptimizer(r), adadelta, ["accum", "accum_update"]),
+    "proximal": (lambda r: tf.train.ProximalGradientDescentOptimizer(r, 0.05, 0.1), proximal, []),
+    "proximal adagrad": (lambda r: tf.train.ProximalAdagradOptimizer(r, 0.1, 0.05, 0.1), proximal_adagrad, ["accumulator"]),
+    "ftrl": (lambda r: tf.train.FtrlOptimizer(r), ftrl, ["accum", "linear"]),
+    "ftrl with penalties": (
+        lambda r: tf.train.FtrlOptimizer(r, -0.7, 0.1, 0.3, 0.2, l2_shrinkage_regularization_strength=0.1),
+        lambda s, g, r: ftrl(s, g, r, 0.7, 0.3, 0.2, 0.1), ["accum", "linear"]),
     "adam": (lambda r: tf.train.AdamOptimizer(r), adam, ["m", "v"]),
 }
 
@@ -99,6 +135,8 @@ def test_optimizers_follow_the_formulas(name, dtype):
             done, found = call(speed)
             assert done is None
             assert np.isclose(found, expected, rtol=1e-4 if dtype == "float32" else 1e-12)
+            for state, value in zip(states, values, strict=True):
+                state["value"] = value
             steps = [formula(s, g, float(speed)) for s, g in zip(states, gradients(values), strict=True)]
             values = [(v - d).astype(dtype) for v, d in zip(values, steps, strict=True)]
         tolerance = 3e-5 if dtype == "float32" else 1e-12
@@ -245,3 +283,70 @@ def test_a_schedule_of_the_global_step():
         tf.train.piecewise_constant(step, [1, 2], [1.0])
     with pytest.raises(tf.errors.ArgumentError, match="global_step"):
         tf.train.exponential_decay(1.0, None, 1, 0.5)
+
+
+# moving averages ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("debias", [False, True])
+@pytest.mark.parametrize("counted", [False, True])
+def test_moving_averages(debias, counted):
+    v = tf.Variable(np.array([1.0, 2.0]), name="scope/v")
+    x = tf.placeholder(tf.float64, [])
+    square = x * x
+    step = tf.Variable(0, trainable=False, name="step")
+    average = tf.train.ExponentialMovingAverage(0.9, step if counted else None, zero_debias=debias)
+    assert average.average(v) is None and average.average_name(v) == "scope/v/ExponentialMovingAverage"
+    with tf.control_dependencies([v.assign_add(tf.stack([x, x])), step.assign_add(1)]):
+        update = average.apply([v, square])
+    assert average.average(v).name == "scope/v/ExponentialMovingAverage" and tf.moving_average_variables() == [v]
+    assert average.average(v) not in tf.trainable_variables()
+    value, shadow, biased, other = np.array([1.0, 2.0]), np.array([1.0, 2.0]), 0.0, 0.0
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        for k in range(4):
+            session.run(update, {x: k + 1})
+            value = value + k + 1
+            decay = min(0.9, (2 + k) / (11 + k)) if counted else 0.9
+            shadow, biased = (decay * s + (1 - decay) * value for s in (shadow, biased))
+            other = decay * other + (1 - decay) * (k + 1) ** 2
+            weight = 1 - decay ** (k + 1)  # with the decay of now, as in TensorFlow
+            found, tensor = session.run([average.average(v), average.average(square)])
+            assert np.allclose(found, biased / weight if debias else shadow) and np.isclose(tensor, other / weight)
+
+
+def test_variables_to_restore():
+    v, w = tf.Variable(1.0, name="v"), tf.Variable(2.0, name="w", trainable=False)
+    average = tf.train.ExponentialMovingAverage(0.5)
+    average.apply()
+    assert average.variables_to_restore() == {"v/ExponentialMovingAverage": v, "w": w}
+    assert average.variables_to_restore([w]) == {"w/ExponentialMovingAverage": w, "v": v}
+
+
+def test_what_has_no_moving_average():
+    average = tf.train.ExponentialMovingAverage(0.5)
+    v = tf.Variable(1.0, name="v")
+    for values, error, text in [(["a"], tf.errors.ArgumentError, "'a' in var_list is not a variable"),
+                                ([tf.constant(1)], tf.errors.DTypeError, "must hold floats"),
+                                ([tf.placeholder(tf.float32, [None])], tf.errors.ShapeError, "must be known"),
+                                ([v, v], tf.errors.ArgumentError, "'v' is in var_list twice")]:
+        with pytest.raises(error, match=text):
+            average.apply(values)
+
+
+def test_optimizers_refuse_negative_penalties():
+    with pytest.raises(tf.errors.ArgumentError, match="l1_regularization_strength must not be negative"):
+        tf.train.FtrlOptimizer(0.1, l1_regularization_strength=-1.0)
+    with pytest.raises(tf.errors.ArgumentError, match="-learning_rate_power must not be negative"):
+        tf.train.FtrlOptimizer(0.1, learning_rate_power=0.5)
+    with pytest.raises(tf.errors.ArgumentError, match="must be positive"):
+        tf.train.ProximalAdagradOptimizer(0.1, 0.0)
+
+
+def test_compute_gradients_with_a_gradient_of_the_loss():
+    v = tf.Variable([1.0, 2.0])
+    optimizer = tf.train.GradientDescentOptimizer(1.0)
+    (gradient, _), = optimizer.compute_gradients(v * v, [v], gate_gradients=optimizer.GATE_GRAPH, grad_loss=[3.0, 5.0])
+    with tf.Session() as session:
+        session.run(v.initializer)
+        assert session.run(gradient).tolist() == [6, 20]
