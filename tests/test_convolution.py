@@ -14,6 +14,8 @@ from graphc.ir.interpreter import interpret
 from graphc.ir.node import INPUT, apply
 from graphc.ir.types import TensorType, as_dtype
 from graphc.passes.differentiate import differentiate
+from graphc.passes.manager import run_passes
+from graphc.passes.pipeline import PIPELINE
 from graphc.testing import assert_equal_values, check_gradients
 from graphc.testing.compiled import CompiledGraph
 
@@ -295,6 +297,33 @@ def test_nan_stays_and_whole_numbers_pool():
     assert np.isnan(evaluated(lambda x: nn.max_pool1d(x, 2, 2, "VALID"), x)[0, 0, 0])
     assert evaluated(lambda x: nn.max_pool1d(x, 3, 2, "SAME"), np.array([[[1], [5], [-7], [-9]]]), dtype="int32").tolist() \
         == [[[5], [-7]]]
+
+
+# layout --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [16, 33])
+@pytest.mark.parametrize("data_format", ["NHWC", "NCHW"])
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+def test_a_network_with_the_batch_innermost(batch, data_format, padding):
+    """Convolutions, pooling and dense layers with their gradients, in an order of memory that is not the user's."""
+    shape, arrays = last(data_format, np.zeros((batch, 9, 8, 1))).shape, [random(3, 3, 1, 5), random(5), random(2, 2, 5, 6)]
+    with Graph().as_default():
+        inputs = [tf.placeholder(tf.float32, s) for s in (shape, *(a.shape for a in arrays))]
+        x, w, bias, v = inputs
+        y = nn.bias_add(nn.conv2d(x, w, 1, padding, data_format=data_format), bias, data_format)
+        y = nn.relu(nn.max_pool(y, 2, 2, padding, data_format=data_format))
+        y = nn.avg_pool(tf.tanh(nn.conv2d(y, v, 2, padding, data_format=data_format)), 2, 1, "SAME", data_format=data_format)
+        flat = tf.reshape(y, [batch, -1])
+        loss = tf.reduce_sum(tf.square(tf.matmul(flat, flat, transpose_b=True))) / batch
+        graph = capture("net", [loss, *tf.gradients(loss, inputs)], inputs)
+    assert any(isinstance(n.type, TensorType) and n.type.rank > 3 and n.type.shape[-1] == batch
+               for n in run_passes(graph, PIPELINE).nodes()), "nothing was turned"
+    values = [a.astype("float32") for a in (random(*shape), *arrays)]
+    want = interpret(differentiate(graph), values)
+    for skip in ((), ("layout",)):
+        for got, wanted in zip(CompiledGraph(graph, skip)(values), want, strict=True):
+            np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-3 * np.abs(wanted).max())
 
 
 # bad inputs ----------------------------------------------------------------------------------------------------------

@@ -56,6 +56,14 @@ def test_mnist_mlp():
     assert len(re.findall(r"^ +\d+ +\d\.\d+ +\d\.\d+ +0\.\d+ +\d+ ms$", text, re.M)) >= 5  # progress for each epoch
 
 
+def test_mnist_lenet():
+    text, seconds = run("mnist_lenet.py")
+    assert number(r"test accuracy (\S+) after", text) >= 0.97
+    assert number(r"(\d+) steps/s", text) > 10
+    assert seconds < 110, f"{seconds:.1f} s; 15 s are the goal, on a machine that does nothing else"
+    assert len(re.findall(r"^ +\d+ +\d\.\d+ +\d\.\d+ +0\.\d+ +\d+ ms$", text, re.M)) >= 5  # progress for each epoch
+
+
 def test_own_op():
     text, _ = run("own_op.py")
     assert "to second order" in text

@@ -17,7 +17,7 @@ from graphc.ir.node import RESULT, Node
 from graphc.ir.op import Kind
 from graphc.passes.fuse import is_literal
 from graphc.passes.products import analyse_product
-from graphc.passes.regions import COMPUTED, MOVEMENT, analyse, source_of
+from graphc.passes.regions import COMPUTED, MOVEMENT, Region, analyse, contiguous, source_of, stored_root
 
 CONTROL = {Kind.COND, Kind.WHILE, Kind.SCAN}
 
@@ -81,11 +81,14 @@ def region_calls(node: Node, inputs: dict[Node, Buffer], outputs: list[Buffer], 
     body: Graph = node.attrs["body"]
     order = body.nodes()
     members = [n for n in order if n.op.kind not in (Kind.INPUT, Kind.CONSTANT)]
-    buffers = {**inputs, **dict(zip(body.outputs, outputs, strict=True))}
+    stored = dict(map(stored_root, body.outputs))
+    buffers = {**inputs, **dict(zip(stored, outputs, strict=True))}
+    members = [n for n in members if n in stored or n not in body.outputs]
     inside = set(members)
     anchor = next((n for n in members if n.op.kind is Kind.CONTRACT), None)
     if anchor is not None:
-        product = analyse_product(order, members, body.outputs, anchor)
+        product = analyse_product(order, members, tuple(stored), anchor)
+        _order_memory(product.epilogue, stored)
         if anchor.op.rule.windows(tuple(i.type for i in anchor.inputs), anchor.attrs):
             return WindowLowering(body.name, product, inside, buffers, target, node.location).calls()
         return ContractLowering(body.name, product, inside, buffers, target, node.location).calls()
@@ -107,4 +110,17 @@ def region_calls(node: Node, inputs: dict[Node, Buffer], outputs: list[Buffer], 
         source = source_of(last, lambda n: n.op.kind in MOVEMENT)
         read = None if is_literal(source.node) else inputs[source.node]
         return [copy_call(body.name, last, source, read, outputs[0], line=node.location)]
-    return LoopLowering(body.name, analyse(order, members, body.outputs), buffers, node.location).calls()
+    region = analyse(order, members, tuple(stored))
+    _order_memory(region, stored)
+    return LoopLowering(body.name, region, buffers, node.location).calls()
+
+
+def _order_memory(region: Region, stored: dict[Node, tuple[int, ...] | None]) -> None:
+    """Note how outputs lie in memory whose axes are not in their own order; the loops then go in the order of memory."""
+    for node, order in stored.items():
+        if order is not None:
+            strides = contiguous([node.type.shape[a] for a in order])
+            region.stores[node] = tuple(strides[order.index(a)] for a in range(len(order))), 0
+            placement = region.placement[node]
+            inner = [axis for a in order if (axis := placement[a]) is not None]
+            region.memory = (*(a for a in range(len(region.sizes)) if a not in inner), *inner)

@@ -7,7 +7,7 @@ from graphc.errors import RuleError
 from graphc.ir import dims
 from graphc.ir.node import as_node
 from graphc.ir.op import Kind, Op, Reduce
-from graphc.ir.types import DType, TensorType, bool_, int64
+from graphc.ir.types import DType, TensorType, bool_, int32, int64
 from graphc.ops.assemble import concat_values, place
 from graphc.ops.compare import cast, equal, where
 from graphc.ops.define import as_samples, common_dtype, reduction, sample, without_axes
@@ -127,17 +127,17 @@ reduce_min = _extreme("reduce_min", "smallest", "horizontal_min", np.min, highes
 
 
 def _as_number(size):
-    """A size as an operand."""
-    return size if isinstance(size, int) else dim_value(dim=size)
+    """A size as an operand, an int32."""
+    return size if isinstance(size, int) else cast(dim_value(dim=size), dtype=int32)
 
 
 def _to_first(dy, y, x, *, axes):
     """dy to the first element that reaches y; to none where y is NaN."""
     shape = tuple(x.type.shape)
-    number = as_node(0, int64)  # of an element among those that are reduced together
+    number = as_node(0, int32)  # of an element among those that are reduced together
     for axis in axes:
-        number = number * _as_number(shape[axis]) + iota(shape=shape, axis=axis)
-    reached = where(equal(x, expand(y, shape, axes)), number, highest(int64))
+        number = number * _as_number(shape[axis]) + iota(shape=shape, axis=axis, dtype=int32)
+    reached = where(equal(x, expand(y, shape, axes)), number, highest(int32))
     return [where(equal(number, expand(reduce_min(reached, axes=axes), shape, axes)), expand(dy, shape, axes), 0)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 from graphc.passes.differentiate import differentiate
 from graphc.passes.fuse import fuse
 from graphc.passes.infer_shapes import infer_shapes
+from graphc.passes.layout import layout
 from graphc.passes.loops import loops
 from graphc.passes.place import place
 from graphc.passes.resolve_state import resolve_state
@@ -29,5 +30,6 @@ PIPELINE = [
     thin_products,   # before fuse: a product with one row or column becomes a sum, which fuses with its neighbours
     widen,           # before fuse, which makes the casts a part of each kernel's loads and stores
     fuse,            # nodes -> regions, one kernel each
+    layout,          # after fuse: what passes between regions may lie in memory in any order
     place,           # after fuse: a device is chosen for whole regions
 ]

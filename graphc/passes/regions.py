@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from graphc.ir.dims import Size
+from graphc.ir.dims import Size, product
 from graphc.ir.node import Node
 from graphc.ir.op import IndexMap, Kind
 
@@ -139,14 +139,39 @@ def _through_bound(shape, strides, new_shape) -> tuple[Size, ...]:
 
 
 def _viewed(shape, strides, new_shape) -> tuple[Size, ...]:
-    """Strides after a reshape: kept where axes only appear or vanish with size 1, recomputed when memory is in order."""
-    kept = [(d, s) for d, s in zip(shape, strides, strict=True) if d != 1]
-    if [d for d, _ in kept] == [d for d in new_shape if d != 1]:
-        rest = iter(kept)
-        return tuple(0 if d == 1 else next(rest)[1] for d in new_shape)
+    """Strides after a reshape: axes that together keep their size are split and joined where they are in order in memory."""
+    old = [(d, s) for d, s in zip(shape, strides, strict=True) if d != 1]
+    new = [k for k, d in enumerate(new_shape) if d != 1]
     if all(s == c for d, s, c in zip(shape, strides, contiguous(shape), strict=True) if d != 1):
         return contiguous(new_shape)
-    raise NotARegion("a view of elements that are not in order in memory")
+    found: list[Size] = [0] * len(new_shape)
+    while old and new:
+        before, after = [old.pop(0)], [new.pop(0)]
+        while (left := product(d for d, _ in before)) != (right := product(new_shape[k] for k in after)):
+            if not isinstance(left, int) or not isinstance(right, int) or not (old if left < right else new):
+                raise NotARegion("a view of elements that are not in order in memory")
+            if left < right:
+                before.append(old.pop(0))
+            else:
+                after.append(new.pop(0))
+        if any(s != t * d for (_, s), (d, t) in zip(before, before[1:], strict=False)):
+            raise NotARegion("a view of elements that are not in order in memory")
+        for k, step in zip(after, contiguous([new_shape[k] for k in after]), strict=True):
+            found[k] = step * before[-1][1]
+    if old or new:
+        raise NotARegion("a view of elements that are not in order in memory")
+    return tuple(found)
+
+
+def stored_root(output: Node) -> tuple[Node, tuple[int, ...] | None]:
+    """(the computed node behind an output that only has its axes in another order, its axes in that order); the output itself
+    and None where it is something else.
+    """
+    if output.op.kind is Kind.MOVE and output.inputs[0].op.kind in COMPUTED | {Kind.CONTRACT}:
+        found = index_map(output)
+        if found.is_plain and None not in found.axes and output.type.rank == len(found.axes):
+            return output.inputs[0], tuple(found.axes.index(axis) for axis in range(output.type.rank))
+    return output, None
 
 
 @dataclass
@@ -162,10 +187,11 @@ class Region:
     phase: dict[Node, int] = field(default_factory=dict)  # see `_phases`
     stores: dict[Node, tuple[tuple[Size, ...], Size]] = field(default_factory=dict)  # (strides, offset) of outputs, where
     # they do not simply fill a buffer of their own
+    memory: tuple[int, ...] = ()              # the axes in the order of the outputs' memory, where that is another one
 
     @property
     def parallel(self) -> list[int]:
-        return [a for a in range(len(self.sizes)) if a not in self.reduced]
+        return [a for a in self.memory or range(len(self.sizes)) if a not in self.reduced]
 
     def axes(self, node: Node) -> frozenset[int]:
         """The domain axes that a value varies along, by its placement."""
