@@ -1,46 +1,43 @@
-"""Two LSTM layers read digits row by row: 28 steps of 28 pixels; the last output says which digit it is.
+"""Two LSTM layers read digits row by row: 28 steps of 28 pixels; the last output tells which digit it is.
 
-Prints the test accuracy after each epoch; it ends above 0.93.
+    python examples/lstm_rows.py
 """
 import time
 
 import numpy as np
 
 import graphc as tf
-from graphc import data
 
-BATCH, EPOCHS, UNITS = 50, 6, 64
+BATCH, UNITS, EPOCHS = 50, 64, 8
+start = time.perf_counter()
 
+digits = tf.data.mnist()
+x_train, x_test = (part.reshape(-1, 28, 28).astype(np.float32) / 255 for part in (digits.x_train, digits.x_test))
+y_train, y_test = digits.y_train, digits.y_test
 
-def main():
-    (train_x, train_y), (test_x, test_y) = data.mnist()
-    train_x, test_x = train_x.reshape(-1, 28, 28), test_x.reshape(-1, 28, 28)
-    with tf.Graph().as_default():
-        tf.set_random_seed(1)
-        x = tf.placeholder(tf.float32, [None, 28, 28], name="rows")
-        y = tf.placeholder(tf.int32, [None], name="digits")
-        cells = tf.nn.rnn_cell.MultiRNNCell([tf.nn.rnn_cell.BasicLSTMCell(UNITS) for _ in range(2)])
-        outputs, _ = tf.nn.dynamic_rnn(cells, x, dtype=tf.float32)
-        w = tf.get_variable("w", [UNITS, 10])
-        b = tf.get_variable("b", [10], initializer=tf.zeros_initializer())
-        logits = tf.matmul(outputs[:, -1], w) + b
-        loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=y, logits=logits))
-        step = tf.train.AdamOptimizer(0.005).minimize(loss)
-        accuracy = tf.reduce_mean(tf.cast(tf.equal(tf.cast(tf.argmax(logits, 1), tf.int32), y), tf.float32))
-        order = np.random.default_rng(1)
-        with tf.Session() as session:
-            session.run(tf.global_variables_initializer())
-            for epoch in range(1, EPOCHS + 1):
-                start, losses = time.perf_counter(), []
-                shuffled = order.permutation(len(train_x))
-                for k in range(0, len(train_x), BATCH):
-                    rows = shuffled[k:k + BATCH]
-                    losses.append(session.run([loss, step], {x: train_x[rows], y: train_y[rows]})[0])
-                found = session.run(accuracy, {x: test_x, y: test_y})
-                print(f"epoch {epoch}: loss {np.mean(losses):.3f}, test accuracy {found:.3f}, "
-                      f"{time.perf_counter() - start:.1f} s")
-    return found
+tf.set_random_seed(1)
+x = tf.placeholder(tf.float32, [None, 28, 28], name="x")    # digits, time steps, pixels
+label = tf.placeholder(tf.int32, [None], name="label")
+cells = tf.nn.rnn_cell.MultiRNNCell([tf.nn.rnn_cell.BasicLSTMCell(UNITS) for _ in range(2)])
+outputs, _ = tf.nn.dynamic_rnn(cells, x, dtype=tf.float32)
+w = tf.get_variable("w", [UNITS, 10])
+b = tf.get_variable("b", [10], initializer=tf.zeros_initializer())
+logits = tf.matmul(outputs[:, -1], w) + b
+loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=label, logits=logits))
+accuracy = tf.reduce_mean(tf.cast(tf.equal(tf.argmax(logits, axis=1, output_type=tf.int32), label), tf.float32))
+steps = tf.train.get_or_create_global_step()
+rate = tf.train.exponential_decay(0.006, steps, len(x_train) // BATCH, 0.7)     # 0.6 of a percent, less after each epoch
+train = tf.train.AdamOptimizer(rate).minimize(loss, global_step=steps)
 
-
-if __name__ == "__main__":
-    main()
+with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    step = session.make_callable([loss, train], [x, label])
+    judge = session.make_callable(accuracy, [x, label])
+    step(x_train[:BATCH], y_train[:BATCH])                  # the first call compiles
+    print(f"ready after {time.perf_counter() - start:.1f} s, compiled\n")
+    for epoch in range(1, EPOCHS + 1):
+        begin, losses = time.perf_counter(), []
+        for rows, labels in tf.data.batches(x_train, y_train, BATCH, seed=epoch):
+            losses.append(step(rows, labels)[0])
+        print(f"epoch {epoch}: loss {np.mean(losses):.3f}, test accuracy {judge(x_test, y_test):.3f}, "
+              f"{time.perf_counter() - begin:.1f} s")

@@ -113,11 +113,11 @@ class _Loop:
     # lift --------------------------------------------------------------------------------------------------------------
 
     def lift(self) -> None:
-        """Products of values that are not carried go before the loop."""
+        """Products of values that are not carried go before the loop, and what is added to them there and nowhere else."""
         outside: dict[Node, Node | None] = dict(zip((*self.rows, *self.same), (*self.sequences, *self.shared), strict=True))
         new: dict[Node, Node] = {}
         for node in topological((*self.new, *self.stacked)):
-            if node.op.kind is Kind.CONTRACT and node in self.along:
+            if node in self.along and (node.op.kind is Kind.CONTRACT or self.ends_product(node, new)):
                 made = self.for_all(node, outside)
                 if made is not None:
                     outside[node] = made
@@ -125,6 +125,11 @@ class _Loop:
                     self.rows.append(new[node])
                     self.sequences.append(made)
         self.replace(new)
+
+    def ends_product(self, node: Node, lifted: dict[Node, Node]) -> bool:
+        """Whether an elementwise op is all that is done with a product that goes before the loop: there it costs nothing."""
+        return node.op.kind is Kind.ELEMENTWISE and node.op.rule.cost == 1 and any(
+            i in lifted and i.type == node.type and self.uses[i] == 1 for i in node.inputs)
 
     def replace(self, new: dict[Node, Node]) -> None:
         """Put other nodes in the place of some in the body."""
