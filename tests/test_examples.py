@@ -64,6 +64,17 @@ def test_mnist_lenet():
     assert len(re.findall(r"^ +\d+ +\d\.\d+ +\d\.\d+ +0\.\d+ +\d+ ms$", text, re.M)) >= 5  # progress for each epoch
 
 
+def test_lstm_rows():
+    text, _ = run("lstm_rows.py")
+    assert number(r"(?s).*test accuracy (\S+),", text) >= 0.93
+
+
+def test_char_lm():
+    text, _ = run("char_lm.py")
+    assert number(r"update 400: (\S+) nats", text) < 1.7, "a letter of English alone, by its frequency, takes about 2.9"
+    assert len(text.rpartition(" s\n")[2]) > 200, "it writes"
+
+
 def test_own_op():
     text, _ = run("own_op.py")
     assert "to second order" in text
