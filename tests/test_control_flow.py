@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import graphc as tf
+from graphc.cli import main
 from graphc.ir.graph import capture
 from graphc.ir.interpreter import interpret
 from graphc.passes.manager import run_passes
@@ -318,6 +319,24 @@ def test_a_program_with_loops_as_bytes():
     loaded = executor.Executable(again, [])
     value = ramp(4, 3).astype(np.float32)
     assert np.array_equal(loaded.instance([value]).run([value])[0], compiled([value])[0])
+
+
+def test_the_cli_shows_and_times_loops(tmp_path, capsys):
+    script = tmp_path / "net.py"
+    script.write_text("""import graphc as tf
+x = tf.placeholder(tf.float32, [None, 3], name="x")
+sums = tf.scan(lambda a, r: a * 0.5 + r, x, tf.zeros([3]))
+i, y = tf.while_loop(lambda i, y: i < 3, lambda i, y: (i + 1, tf.cond(y[0, 0] > 0, lambda: y, lambda: -y)), (0, sums))
+""")
+    for command in (["dump", f"{script}:y", "--stage", "kernels"], ["dump", f"{script}:y", "--stage", "all"],
+                    ["dump", f"{script}:y", "--stage", "kernels", "--format", "json"],
+                    ["bench", f"{script}:y", "--size", "N=4", "--kernels", "--seconds", "0.01"],
+                    ["bench", f"{script}:y", "--size", "N=0", "--kernels", "--seconds", "0.01"],
+                    ["viz", f"{script}:y", "-o", str(tmp_path / "net.svg")]):
+        main(command)
+        found = capsys.readouterr().out
+        if command[-1] == "kernels":
+            assert "loop N times, along x" in found and "next iteration" in found and "unless" in found
 
 
 def test_a_loop_of_small_kernels_is_one_threads_own(monkeypatch):

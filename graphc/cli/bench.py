@@ -131,8 +131,9 @@ def _measure(arguments, loaded: Loaded, sizes: dict[str, int], feeds: list[Node]
         known = dict(zip(executable.program.names, executable.sizes(feeds_of_part), strict=True))
         work += work_of(lower(graph)[1], known, count)
     kernels = {symbol for executable, *_ in ready.parts for symbol in executable.program.objects}
-    seconds = [s for executable, _, given in ready.parts for s in time_kernels(executable, given, arguments.seconds)] \
+    alone = [s for executable, _, given in ready.parts for s in time_kernels(executable, given, arguments.seconds)] \
         if arguments.kernels else None
+    seconds = None if alone is None else [s * w.times for s, w in zip(alone, work, strict=True)]
     return Report(arguments.target, sizes, count, times, work, memory, ready.compile_seconds, len(kernels), seconds)
 
 

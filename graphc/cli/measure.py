@@ -7,6 +7,7 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 
+from graphc.codegen.control import times
 from graphc.codegen.lower import Buffer
 from graphc.codegen.plan import Plan, Record
 from graphc.ir import dims
@@ -60,19 +61,27 @@ def _times(samples: Sequence[float]) -> Times:
 
 @dataclass(frozen=True)
 class Work:
-    """What one kernel call does for given sizes: operations, and bytes read and written (each buffer once)."""
+    """What one kernel call does for given sizes: operations, and bytes read and written (each buffer once), in all `times`
+    that a run calls it; those in a loop that ends by itself are taken for one iteration.
+    """
 
     name: str
     location: str
     operations: int
     bytes: int
+    times: int = 1
 
 
 def work_of(plan: Plan, sizes: Mapping[str, int], threads: int) -> list[Work]:
     """The work of each kernel call of a plan."""
     env = {**sizes, "threads_": threads}
-    return [Work(r.call.kernel.name, str(r.call.location or ""), _number(r.call.operations, env), _traffic(r, env))
-            for r in plan.calls]
+    found = []
+    for record in plan.calls:
+        call = record.call
+        often = _number(dims.product(times(loop, 1) for loop in record.loops), env)
+        found.append(Work(call.kernel.name, str(call.location or ""), often * _number(call.operations, env),
+                          often * _traffic(record, env), often))
+    return found
 
 
 def _number(size: Size, env: Mapping[str, int]) -> int:
@@ -116,7 +125,8 @@ def memory_of(executable: Executable, arrays: Sequence[np.ndarray], outputs: Seq
 
 
 def time_kernels(executable: Executable, arrays: Sequence[np.ndarray], seconds: float) -> list[float]:
-    """Seconds that each kernel call takes when it is repeated alone, with all threads that the program uses for it.
+    """Seconds that each kernel call takes when it is repeated alone, with all threads that the program uses for it; one in a
+    loop works on the row of the last iteration.
 
     Its data are warm, so the sum is about the time of a run that stays in the caches. Changes the variables' values.
     """
@@ -130,7 +140,13 @@ def time_kernels(executable: Executable, arrays: Sequence[np.ndarray], seconds: 
     threads = int(frame[FrameWord.THREADS])
     keep = (executable, instance, outputs, arrays)
     found = []
-    for row in rows:
+    for row, record in zip(rows, executable.program.records, strict=True):
+        if record.kind != "call":
+            continue
+        table = _pointer(int(row[RecordWord.TABLE]))
+        if any(word == "row" and not table[k] for k, word in enumerate(record.words)):
+            found.append(0.0)               # of a loop that had no iterations
+            continue
         alone = np.array(row)
         alone[RecordWord.FLAGS] |= int(RecordFlag.BARRIER)  # a repetition starts when the one before it has ended
         repeats = 1
