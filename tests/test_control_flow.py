@@ -9,6 +9,7 @@ import pytest
 
 import graphc as tf
 from graphc.cli import main
+from graphc.config import options
 from graphc.ir.graph import capture
 from graphc.ir.interpreter import interpret
 from graphc.passes.manager import run_passes
@@ -272,6 +273,17 @@ def test_an_error_in_a_loop_stops_it_and_changes_nothing(count):
             assert session.run(v) == 5
     finally:
         tf.set_num_threads(None)
+
+
+@pytest.mark.parametrize("device", ["cpu", "numpy"])
+def test_an_error_in_a_loop_names_the_op_inside(device, monkeypatch):
+    monkeypatch.setattr(options, "device", device)
+    d = placeholder([None], tf.int32)
+    y = counted(100, lambda s: (s + 100 // (d - s),), d)
+    with tf.Session() as session, pytest.raises(tf.errors.RunError) as caught:
+        session.run(y, {d: [1, 3]})
+    first, *rest = str(caught.value).splitlines()
+    assert first == "floordiv_int: integer division by zero: y[0] = 0" and len(rest) == 1, str(caught.value)
 
 
 def test_an_error_in_the_branch_that_is_not_taken():

@@ -58,6 +58,8 @@ def evaluate(node: Node, inputs: Sequence, run: int = 0, env: Mapping[str, int] 
     try:
         found = node.op.numpy(*inputs, **attrs, **extra)
     except RunError as e:  # the rule says which element is wrong; the node knows the op and the user's line
+        if node.op.kind in (Kind.COND, Kind.WHILE, Kind.SCAN):
+            raise              # a node of its body has said all that
         raise report(RunError, f"{node.op.name}: {e}", location=node.location) from None
     if isinstance(node.type, tuple):
         return tuple(_typed(f, t) for f, t in zip(found, node.type, strict=True))
