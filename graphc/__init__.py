@@ -5,7 +5,8 @@
 Importing graphc imports neither Numba nor llvmlite; they come with the first run.
 """
 # ruff: noqa: F401, I001  (this file only hands names on; one name a line would make it a page of its own)
-from graphc import data, dtypes, errors, image, initializers, linalg, losses, math, mixed_precision, nn, random, train
+from graphc import bitwise, data, dtypes, errors, image, initializers, linalg, losses, math, mixed_precision, nn
+from graphc import quantization, random, train
 from graphc.compiler import num_threads, set_num_threads
 from graphc.config import options
 from graphc.control import (
@@ -54,14 +55,17 @@ from graphc.functions.linalg import (
     batch_matmul, dot, einsum, matmul, matvec, outer, tensordot, trace,
 )
 from graphc.functions.math import (
-    abs, accumulate_n, acos, acosh, add, add_n, asin, asinh, atan, atan2, atanh, bitcast, bitwise_and, bitwise_or,
-    bitwise_xor, cast, ceil, check_numerics, clip_by_global_norm, clip_by_norm, clip_by_value, cos, cosh, div,
+    abs, accumulate_n, acos, acosh, add, add_n, approximate_equal, asin, asinh, atan, atan2, atanh, bitcast, bitwise_and,
+    bitwise_or, bitwise_xor, cast, ceil, check_numerics, clip_by_global_norm, clip_by_norm, clip_by_value, cos, cosh, div,
     div_no_nan, divide, equal, erf, erfc, exp, expm1, floor, floordiv, floormod, global_norm, greater,
     greater_equal, identity, invert, is_finite, is_inf, is_nan, left_shift, less, less_equal, log, log1p,
     log_sigmoid, logical_and, logical_not, logical_or, logical_xor, maximum, minimum, mod, multiply, negative,
     not_equal, pow, realdiv, reciprocal, right_shift, rint, round, rsqrt, safe_where, saturate_cast, sigmoid, sign, sin,
     sinh, sqrt, square, squared_difference, stop_gradient, subtract, tan, tanh, to_bfloat16, to_double, to_float, to_int32,
     to_int64, truediv, trunc, truncatediv, where, where_v2, xdivy, xlogy,
+)
+from graphc.functions.quantization import (
+    fake_quant_with_min_max_args, fake_quant_with_min_max_vars, fake_quant_with_min_max_vars_per_channel,
 )
 from graphc.functions.python import Assert, Print, numpy_function, py_func
 from graphc.functions.matrices import (

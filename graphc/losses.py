@@ -5,7 +5,7 @@ from graphc.errors import ArgumentError, ShapeError, report
 from graphc.functions import math as functions
 from graphc.ir.container import get_default_graph
 from graphc.ir.node import Node, as_node, is_tensor
-from graphc.ops import compare, composite, elementwise, transcendental
+from graphc.ops import activations, compare, composite, elementwise, transcendental
 from graphc.ops.movement import reshape_to
 from graphc.ops.reduce import reduce_sum
 
@@ -139,9 +139,12 @@ def absolute_difference(labels, predictions, weights=1.0, scope=None, loss_colle
 def huber_loss(labels, predictions, weights=1.0, delta=1.0, scope=None, loss_collection=LOSSES, reduction=MEAN) -> Node:
     """error**2 / 2 up to |error| = delta, and the tangent beyond (P. Huber, 1964); weighted and reduced."""
     labels, predictions = _operands("huber_loss", labels, predictions)
-    size = elementwise.absolute(predictions - labels)
-    inner = elementwise.minimum(size, delta)
-    losses = 0.5 * elementwise.square(inner) + delta * (size - inner)
+    if is_tensor(delta):
+        size = elementwise.absolute(predictions - labels)
+        inner = elementwise.minimum(size, delta)
+        losses = 0.5 * elementwise.square(inner) + delta * (size - inner)
+    else:
+        losses = activations.huber(predictions - labels, delta=float(delta))
     return compute_weighted_loss(losses, weights, scope, loss_collection, reduction)
 
 

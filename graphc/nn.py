@@ -5,7 +5,6 @@ import math
 
 from graphc import rnn_cell
 from graphc.errors import ArgumentError, ShapeError, report
-from graphc.functions import math as functions
 from graphc.functions.attention import masked_softmax, multi_head_attention, scaled_dot_product_attention
 from graphc.functions.convolution import (
     atrous_conv2d,
@@ -68,7 +67,7 @@ from graphc.functions.sampled import (
 )
 from graphc.ir.node import Node, as_node, is_tensor
 from graphc.ir.types import float32
-from graphc.ops import compare, composite, elementwise, transcendental
+from graphc.ops import activations, compare, composite, elementwise, transcendental
 from graphc.ops.contract import matmul_to
 from graphc.ops.movement import reshape_to
 
@@ -127,15 +126,15 @@ def softplus(features, name=None) -> Node:
 
 def softsign(features, name=None) -> Node:
     """features / (1 + |features|)."""
-    features = as_node(features)
-    return functions.divide(features, 1 + elementwise.absolute(features), name=name)
+    return activations.softsign(features, name=name)
 
 
 def swish(features, beta=1.0, name=None) -> Node:
     """features * sigmoid(beta * features)."""
+    if not is_tensor(beta) and beta == 1:
+        return activations.silu(features, name=name)
     features = as_node(features)
-    scaled = features if not is_tensor(beta) and beta == 1 else features * beta
-    return elementwise.multiply(features, transcendental.sigmoid(scaled), name=name)
+    return elementwise.multiply(features, transcendental.sigmoid(features * beta), name=name)
 
 
 silu = swish
@@ -143,12 +142,12 @@ silu = swish
 
 def gelu(features, approximate=False, name=None) -> Node:
     """features * P(X <= features) for a standard normal X; `approximate`: by the formula with tanh."""
-    return composite.gelu(features, approximate, name)
+    return (activations.gelu_tanh if approximate else activations.gelu)(features, name=name)
 
 
 def hard_sigmoid(x, name=None) -> Node:
     """0.2 * x + 0.5 between 0 and 1."""
-    return elementwise.clip(0.2 * as_node(x) + 0.5, 0, 1, name=name)
+    return activations.hard_sigmoid(x, name=name)
 
 
 def crelu(features, axis=-1, name=None) -> Node:

@@ -15,7 +15,7 @@ from graphc.functions.selection import positions
 from graphc.ir.node import OPERATORS, Node, as_node, dtype_of, is_tensor
 from graphc.ir.op import Op
 from graphc.ir.types import DType, as_dtype, bfloat16, float32, float64, int32, int64
-from graphc.ops import compare, composite, elementwise, transcendental
+from graphc.ops import activations, arithmetic, compare, composite, elementwise, transcendental
 from graphc.ops.movement import reshape_to
 
 
@@ -121,14 +121,21 @@ def _whole_power(x: Node, exponent: int) -> Node:
     return half * half * x if exponent % 2 else half * half
 
 
-def reciprocal(x, name=None) -> Node:
-    """1 / x of floats."""
-    return elementwise.divide(1.0, x if is_tensor(x) else as_node(x), name=name)
+reciprocal = _of_one(arithmetic.reciprocal)
+reciprocal_no_nan = _of_one(arithmetic.reciprocal_no_nan)
+squared_difference = _of_two(arithmetic.squared_difference)
+multiply_no_nan = _of_two(arithmetic.multiply_no_nan)
 
 
-def squared_difference(x, y, name=None) -> Node:
-    """(x - y) * (x - y)."""
-    return elementwise.square(elementwise.subtract(x, y), name=name)
+def nextafter(x1, x2, name=None) -> Node:
+    """The number next to x1 on the way to x2, of float32 or float64."""
+    x1, x2 = _pair(x1, x2, "nextafter")
+    return arithmetic.nextafter(x1, x2, dtype=x1.dtype, name=name)
+
+
+def approximate_equal(x, y, tolerance=1e-05, name=None) -> Node:
+    """Whether |x - y| < tolerance, element by element."""
+    return compare.less(elementwise.absolute(elementwise.subtract(x, y)), tolerance, name=name)
 
 
 def add_n(inputs, name=None) -> Node:
@@ -174,16 +181,13 @@ atanh = _of_one(transcendental.atanh)
 erf = _of_one(transcendental.erf)
 erfc = _of_one(transcendental.erfc)
 sigmoid = _of_one(transcendental.sigmoid)
+log_sigmoid = _of_one(activations.log_sigmoid)
+logaddexp = _of_two(activations.logaddexp)
 
 
 def atan2(y, x, name=None) -> Node:
     """The angle of the point (x, y), in [-pi, pi]."""
     return transcendental.atan2(y, x, name=name)
-
-
-def log_sigmoid(x, name=None) -> Node:
-    """log(sigmoid(x)), which does not underflow."""
-    return elementwise.negative(transcendental.softplus(elementwise.negative(x)), name=name)
 
 
 # rounding --------------------------------------------------------------------------------------------
@@ -318,6 +322,7 @@ bitwise_xor = _of_two(compare.bitwise_xor)
 left_shift = _of_two(compare.left_shift)
 right_shift = _of_two(compare.right_shift)
 invert = _of_one(compare.invert)
+population_count = _of_one(arithmetic.population_count)
 
 # x itself --------------------------------------------------------------------------------------------
 

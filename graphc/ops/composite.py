@@ -14,6 +14,7 @@ from graphc.errors import DTypeError, RuleError, ShapeError, report
 from graphc.ir import dims
 from graphc.ir.node import Node, as_node
 from graphc.ir.types import int32, int64, same_shape, shape_text
+from graphc.ops.activations import logistic_loss
 from graphc.ops.compare import cast, equal, floordiv_int, floormod_int, in_range, isfinite, less, logical_and, where
 from graphc.ops.elementwise import (
     absolute,
@@ -32,7 +33,7 @@ from graphc.ops.elementwise import (
 from graphc.ops.index import dim_value, iota
 from graphc.ops.movement import broadcast_to, reshape_to
 from graphc.ops.reduce import reduce_max, reduce_sum
-from graphc.ops.transcendental import erf, exp, log, softplus, tanh
+from graphc.ops.transcendental import exp, log
 
 # shapes and arguments --------------------------------------------------------------------------------
 
@@ -243,34 +244,17 @@ def log_softmax(x, axes, name: str | None = None) -> Node:
     return subtract(shifted, keep(log(reduce_sum(exp(shifted), axes=axes)), x.type.shape, axes), name=name)
 
 
-@in_arithmetic
-def gelu(x, approximate: bool = False, name: str | None = None) -> Node:
-    """x * P(X <= x) for a standard normal X (D. Hendrycks and K. Gimpel, Gaussian Error Linear Units, 2016).
-
-    approximate: by their formula with tanh instead of erf.
-    """
-    x = as_node(x)
-    require_floats("gelu", features=x)
-    if approximate:
-        inner = tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x)))
-    else:
-        inner = erf(x * math.sqrt(0.5))
-    return multiply(0.5 * x, 1 + inner, name=name)
-
-
 # cross entropies -------------------------------------------------------------------------------------
 
 
 def sigmoid_cross_entropy(labels: Node, logits: Node, name: str | None = None) -> Node:
     """-labels * log(sigmoid(logits)) - (1 - labels) * log(1 - sigmoid(logits)), element by element, finite for all x.
 
-    As max(x, 0) - x * z + softplus(-|x|), with choices by x >= 0 whose gradients at 0 add up to sigmoid(0) - z.
+    As max(x, 0) - x * z + softplus(-|x|).
     """
     require_floats("sigmoid_cross_entropy_with_logits", labels=labels, logits=logits)
     require_same_shape("sigmoid_cross_entropy_with_logits", labels=labels, logits=logits)
-    is_positive = logits >= 0
-    rest = softplus(where(is_positive, -logits, logits))
-    return add(where(is_positive, logits, 0) - logits * labels, rest, name=name)
+    return logistic_loss(logits, labels, name=name)
 
 
 def softmax_cross_entropy(labels: Node, logits: Node, axes, name: str | None = None) -> Node:

@@ -12,6 +12,7 @@ CLASSES: Mapping[str, Callable[[DType], bool]] = {
     "any": lambda d: True,
     "number": lambda d: not d.is_bool,
     "float": lambda d: d.is_floating,
+    "single": lambda d: d.is_floating and d.size == 4,
     "integer": lambda d: d.is_integer,
     "signed": lambda d: d.is_floating or d.short[0] == "i",
     "bool": lambda d: d.is_bool,

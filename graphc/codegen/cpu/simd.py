@@ -11,7 +11,7 @@ from llvmlite import ir
 
 from graphc.codegen.cpu import math as vector_math
 from graphc.codegen.cpu import random as vector_random
-from graphc.codegen.cpu import simd_divide, simd_half, simd_lanes, simd_memory
+from graphc.codegen.cpu import simd_bits, simd_divide, simd_half, simd_lanes, simd_memory
 from graphc.codegen.cpu.simd_core import BOOL, DTYPES, F32, I32, I64, Dtype, Emitter, Int, Vector
 
 __all__ = ["BOOL", "DTYPES", "Dtype", "Int", "Tracer", "Vector"]
@@ -42,7 +42,7 @@ class Tracer(Emitter):
             if dtype is not BOOL:
                 table[f"bits_{name}"] = partial(self.bitcast, dtype=DTYPES[f"u{dtype.bits}"])
         return (table | simd_half.functions(self) | simd_memory.functions(self) | simd_lanes.functions(self)
-                | vector_math.functions(self) | vector_random.functions(self))
+                | simd_bits.functions(self) | vector_math.functions(self) | vector_random.functions(self))
 
     # -- what the operators of Vector and Int need from other files
 
