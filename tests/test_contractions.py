@@ -13,7 +13,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.interpreter import interpret
 from graphc.ir.node import as_node, input_node
 from graphc.ir.types import TensorType, as_dtype
-from graphc.ops.composite import gelu
+from graphc.ops.activations import gelu
 from graphc.ops.contract import contract, matmul_to
 from graphc.ops.elementwise import relu
 from graphc.ops.movement import broadcast_to, reshape_to, strided_slice, transpose_to

@@ -322,7 +322,7 @@ def error_of(node, inputs, errors, out, function, eps):
         changes = [np.abs(function(*inputs[:k], x, *inputs[k + 1:]) - out) for x in (inputs[k] + e, inputs[k] - e)]
         found += np.maximum(*changes)
     if kind is Kind.ELEMENTWISE:
-        found += (4 if node.op.rule.cost >= 10 else 1) * eps * np.abs(out)
+        found += (node.op.rule.ulp if node.op.rule.cost >= 10 else 1) * eps * np.abs(out)
     elif node.op is reduce_sum:
         found += sum_error(function(np.abs(inputs[0])), inputs[0].size, eps)
     return np.where(np.isfinite(out), found, 0)  # infinite: the smallest of nothing
