@@ -1,6 +1,7 @@
 """Plans a program: the order of its kernel calls, where threads must meet, and where every buffer lies in the arena."""
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -164,21 +165,29 @@ class Planner:
         lives.walk(order)
         first, last = lives.first, lives.last
         slots: list[Size] = []
+        alike: dict[int, list[int]] = {}    # slots by a guess of their sizes
         taken: list[list[tuple[int, int]]] = []
         slot_of: dict[Buffer, int] = {}
-        for buffer in sorted(first, key=lambda b: (-typical(threads_times(b)), first[b])):
-            size, begin, end = threads_times(buffer), first[buffer], last[buffer]
-            fitting = [k for k in range(len(slots)) if all(end + 1 < b or e + 1 < begin for b, e in taken[k])]
-            best = min(fitting, key=lambda k: abs(typical(slots[k]) - typical(size)), default=None)
+        guess = {buffer: typical(threads_times(buffer)) for buffer in first}
+        for buffer in sorted(first, key=lambda b: (-guess[b], first[b])):  # so a slot is at least as large as what joins it
+            size, life = threads_times(buffer), (first[buffer], last[buffer])
+            best = next((k for near in sorted(alike) for k in alike[near] if _is_free(taken[k], *life)), None)
             if best is None:
+                best = len(slots)
                 slots.append(size)
+                alike.setdefault(guess[buffer], []).append(best)
                 taken.append([])
-                best = len(slots) - 1
             elif slots[best] != size:
                 slots[best] = dims.maximum(slots[best], size)
-            taken[best].append((begin, end))
+            bisect.insort(taken[best], life)
             slot_of[buffer] = best
         return slots, slot_of
+
+
+def _is_free(taken: Sequence[tuple[int, int]], begin: int, end: int) -> bool:
+    """Whether a life fits between those that share a slot, in order, with a step between any two."""
+    after = bisect.bisect(taken, (begin, end))
+    return (after == 0 or taken[after - 1][1] + 1 < begin) and (after == len(taken) or end + 1 < taken[after][0])
 
 
 class _Lives:

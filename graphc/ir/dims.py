@@ -44,6 +44,8 @@ class Dim:
         return _reduced(total)
 
     def __mul__(self, other):
+        if isinstance(other, int) and other == 1:
+            return self
         product: dict[tuple, int] = {}
         for m1, c1 in self.terms:
             for m2, c2 in _terms(other):

@@ -39,6 +39,8 @@ class Kind(enum.Enum):
     REGION = "region"            # a fused region: a node that holds a graph
     SEGMENT = "segment"          # what runs natively between host ops: a node that holds the graph of a program
 
+    __hash__ = object.__hash__   # members are unique; Enum's own hash is a Python function, and passes ask for it all the time
+
 
 @dataclass(frozen=True)
 class Elementwise:

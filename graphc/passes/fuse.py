@@ -9,7 +9,8 @@ be computed once, in a prologue often.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 
 from graphc.config import options
 from graphc.ir import dims
@@ -61,6 +62,7 @@ class _Group:
         self.nodes = {node}
         self.anchor = node if node.op.kind is Kind.CONTRACT else None
         self.can_grow = node.op.kind in COMPUTED or self.anchor is not None
+        self.members: set[Node] | None = None   # see `_Fuser.members`
 
     @property
     def is_plain(self) -> bool:
@@ -76,6 +78,7 @@ class _Fuser:
         self.users = users(self.order)
         self.outputs = set(graph.outputs)
         self.group: dict[Node, _Group] = {}
+        self.refused: dict[tuple[_Group, int, _Group, int], str] = {}   # pairs that cannot join, until one of them has grown
         self.drawn: dict[Node, set[Node]] = {}
 
     def run(self, join: bool = True) -> Graph:
@@ -158,14 +161,17 @@ class _Fuser:
         return not self.has_way_outside(nodes)
 
     def try_join(self, first: _Group, second: _Group) -> None:
-        why = self.obstacle(first, second)
+        pair = first, len(first.nodes), second, len(second.nodes)
+        why = self.refused.get(pair) or self.obstacle(first, second)
         if why is None:
             first.nodes |= second.nodes
             first.anchor = second.anchor if first.anchor is None else first.anchor
             for node in second.nodes:
                 self.group[node] = first
-        elif "fuse" in options.explain:
-            print(f"graphc: fuse: {_label(first)} and {_label(second)} stay apart: {why}", file=sys.stderr)
+        elif pair not in self.refused:
+            self.refused[pair] = why    # for good: what other groups do only adds ways from one of them to the other
+            if "fuse" in options.explain:
+                print(f"graphc: fuse: {_label(first)} and {_label(second)} stay apart: {why}", file=sys.stderr)
 
     def obstacle(self, first: _Group, second: _Group) -> str | None:
         """Why two groups cannot be one region; None when they can."""
@@ -177,12 +183,12 @@ class _Fuser:
         anchor = first.anchor if first.anchor is not None else second.anchor
         if sum(n.op.kind in COMPUTED for n in nodes) > MAX_NODES:
             return f"more than {MAX_NODES} nodes"
+        if self.has_way_outside(nodes):
+            return "a value would have to leave the region and come back"
         try:
             region = self.region(nodes, anchor)
         except NotARegion as e:
             return str(e)
-        if self.has_way_outside(nodes):
-            return "a value would have to leave the region and come back"
         return product_obstacle(region) if isinstance(region, Product) else cost_obstacle(region)
 
     @staticmethod
@@ -242,30 +248,66 @@ class _Fuser:
             u in inside or self.only_feeds(u, inside) for u in self.users.get(node, ()))
 
     def has_way_outside(self, nodes: set[Node]) -> bool:
-        """Whether a path leaves `nodes` and returns: joined, they would depend on themselves."""
+        """Whether a path leaves `nodes` and returns: joined, they would depend on themselves. Looked for from both ends at once,
+        since one of them often is a dead end near by, and short ways first: in a network over many steps, there is one of a few
+        edges or none.
+        """
+        for answers in zip(self.way_forwards(nodes), self.way_backwards(nodes), strict=False):
+            for answer in answers:
+                if answer is not None:
+                    return answer
+        raise AssertionError("a search ends with an answer")
+
+    def way_forwards(self, nodes: set[Node]) -> Iterator[bool | None]:
+        """None for each step of a search for a way from users of `nodes` back into them; at last, whether there is one."""
         last = max(self.place[n] for n in nodes)
-        stack = [u for n in nodes for u in self.users.get(n, ()) if u not in nodes]
+        waiting = deque(u for n in nodes for u in self.users.get(n, ()) if u not in nodes)
         seen: set[Node] = set()
-        while stack:
-            node = stack.pop()
-            if node in seen or self.place[node] > last and not self.group_reaches(node, last):
+        while waiting:
+            node = waiting.popleft()
+            if node in seen:
                 continue
-            seen.add(node)
-            following = set(self.group[node].nodes) if node in self.group else {node}
-            for member in following:
+            yield None
+            together = self.together(node)
+            seen |= together
+            if all(self.place[n] > last for n in together):
+                continue
+            for member in together:
                 for user in self.users.get(member, ()):
                     if user in nodes:
-                        if not (member.op.kind in MOVEMENT and self.is_inner_movement(member, nodes)):
-                            return True
+                        if not self.is_inner_movement(member, nodes):
+                            yield True
                     elif user not in seen:
-                        stack.append(user)
-        return False
+                        waiting.append(user)
+        yield False
 
-    def group_reaches(self, node: Node, last: int) -> bool:
-        """Whether a node's group has a member early enough to lead back."""
-        return node in self.group and any(self.place[n] <= last for n in self.group[node].nodes)
+    def way_backwards(self, nodes: set[Node]) -> Iterator[bool | None]:
+        """The same search from what `nodes` take."""
+        first = min(self.place[n] for n in nodes)
+        waiting = deque(i for n in nodes for i in n.inputs if i not in nodes and not self.is_inner_movement(i, nodes))
+        seen: set[Node] = set()
+        while waiting:
+            node = waiting.popleft()
+            if node in seen:
+                continue
+            yield None
+            together = self.together(node)
+            seen |= together
+            if all(self.place[n] < first for n in together):
+                continue
+            for source in (i for member in together for i in member.inputs):
+                if source in nodes:
+                    yield True
+                elif source not in seen:
+                    waiting.append(source)
+        yield False
+
+    def together(self, node: Node) -> set[Node]:
+        """What is computed with a node."""
+        return self.group[node].nodes if node in self.group else {node}
 
     def is_inner_movement(self, node: Node, nodes: set[Node]) -> bool:
+        """Whether a node outside only moves what `nodes` compute, so that a region of them moves it itself."""
         while node.op.kind in MOVEMENT and len(node.inputs) == 1:  # a view that waits for something else is no inner one
             node = node.inputs[0]
         return node in nodes
@@ -296,8 +338,10 @@ class _Fuser:
                     absorbed[id(group)] = self.members(group)
 
     def members(self, group: _Group) -> set[Node]:
-        """The nodes of a group's region: its own, and the views and moves that its loads absorb."""
-        return self.with_movement(group.nodes) if group.can_grow or _is_move(group) else set(group.nodes)
+        """The nodes of a group that grows no more: its own, and the views and moves that its loads absorb."""
+        if group.members is None:
+            group.members = self.with_movement(group.nodes) if group.can_grow or _is_move(group) else set(group.nodes)
+        return group.members
 
     def groups_behind(self, node: Node) -> list[_Group]:
         """The groups that a movement node finally feeds."""

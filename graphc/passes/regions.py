@@ -7,6 +7,7 @@ Values from outside are *loads*: a chain of views and moves from a parameter, co
 """
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -62,6 +63,11 @@ def size_nodes(node: Node) -> set[Node]:
 
 def contiguous(shape: Sequence[Size]) -> tuple[Size, ...]:
     """Row-major strides, in elements."""
+    return _contiguous(tuple(shape))
+
+
+@functools.lru_cache(4096)
+def _contiguous(shape: tuple[Size, ...]) -> tuple[Size, ...]:
     strides: list[Size] = []
     step: Size = 1
     for d in reversed(shape):
