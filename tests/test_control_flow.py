@@ -12,8 +12,11 @@ from graphc.cli import main
 from graphc.config import options
 from graphc.ir.graph import capture
 from graphc.ir.interpreter import interpret
+from graphc.ir.op import Kind
+from graphc.passes.loops import loops
 from graphc.passes.manager import run_passes
 from graphc.passes.pipeline import SEMANTICS
+from graphc.passes.simplify import simplify
 from graphc.program import Program
 from graphc.runtime import executor
 from graphc.testing.compare import assert_equal_values
@@ -318,6 +321,33 @@ def test_gradient_of_nested_control_flow():
     y = tf.scan(step, x, tf.ones([3]))
     slope, = tf.gradients(tf.reduce_sum(y), x)
     check([y, slope], {x: ramp(5, 3)}, {x: ramp(1, 3)}, ulp=64)
+
+
+def test_gradients_by_constants_from_outside():
+    """Small ones too, which the passes write into the bodies afterwards. They can be fed, like any tensor."""
+    c, row, go, n = tf.constant(2.0), tf.constant([1.0, 2.0, 3.0]), placeholder([], tf.bool), placeholder([], tf.int32)
+    chosen = tf.cond(go, lambda: c * c * row, lambda: c + row)
+    powered = counted(n, lambda s: (s * c + row,), row)[1]
+    summed = tf.scan(lambda a, r: a * c + r, row, tf.constant(0.0))
+    mapped = tf.map_fn(lambda r: r * tf.reduce_sum(row) * c, row)
+    slopes = [g for y in (chosen, powered, summed, mapped) for g in tf.gradients(y, [c, row])]
+    second, = tf.gradients(slopes[2], c)
+    feeds = [{go: True, n: 3}, {go: False, n: 0}, {go: True, n: 1}]
+    check([chosen, powered, summed, mapped, *slopes, second], *feeds)
+    for feed in feeds:
+        check([chosen, powered, *slopes], {**feed, c: -1.5, row: [0.5, 0.25, -1.0]})
+    with tf.Session() as session:
+        assert session.run(slopes[2:4] + [second], {n: 3, go: True})[0] == 6 * (4 * 3 + 2 * 2 + 1)
+        assert session.run(slopes[0], {n: 3, go: True}) == 24
+
+
+def test_small_constants_from_outside_are_written_in_the_bodies():
+    c, table, x = tf.constant(2.0), tf.constant(np.ones(65, np.float32)), placeholder([])
+    y = tf.while_loop(lambda s: s < c * 50, lambda s: s * c * 1.0 + tf.reduce_max(table * s), [x])
+    loop, = [n for n in run_passes(capture("t", [y], [x]), [*SEMANTICS, simplify, loops]).nodes() if n.op.kind is Kind.WHILE]
+    assert len(loop.inputs) == 2, "the loop variable and the large constant"
+    assert [n.attrs["value"].value for n in loop.attrs["condition"].nodes() if n.op.kind is Kind.CONSTANT] == [100]
+    assert [n.attrs["value"].value for n in loop.attrs["body"].nodes() if n.op.kind is Kind.CONSTANT] == [2]
 
 
 # Programs.

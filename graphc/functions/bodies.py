@@ -18,8 +18,6 @@ from graphc.ops.python import after
 from graphc.passes.differentiate import without_gradients
 from graphc.passes.resolve_state import resolve_state
 
-COPIED_ELEMENTS = 64  # constants of at most so many elements are copied into bodies, where they can be folded
-
 
 def flatten(nest) -> list:
     """The leaves of a nest of lists, tuples and dicts."""
@@ -145,7 +143,7 @@ def _outside(name: str, container, inner: set[Node], roots) -> list[Node]:
                          [("tensor", node.describe())], "its value is known only in there: return it from that function")
         if node.op.kind is Kind.INPUT and node.attrs["role"] == "variable":
             continue
-        if node in inner or _is_copied(node):
+        if node in inner:
             waiting += [*node.inputs, *node.control]
         else:
             found.append(node)
@@ -163,10 +161,6 @@ class _Names:
             found = f"{name}_{number}"
         self.taken.add(found)
         return found
-
-
-def _is_copied(node: Node) -> bool:
-    return node.op.kind is Kind.CONSTANT and node.attrs["value"].value.size <= COPIED_ELEMENTS
 
 
 LIFTED = {Kind.ELEMENTWISE, Kind.REDUCE, Kind.MOVE, Kind.VIEW, Kind.ASSEMBLE, Kind.CONTRACT, Kind.INDEX}

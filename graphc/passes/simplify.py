@@ -15,6 +15,7 @@ from graphc.passes.manager import graph_pass
 from graphc.passes.regions import COMPUTED
 from graphc.passes.rewrite import apply_rules
 from graphc.passes.rules import RULES
+from graphc.passes.trim import constants_inside
 
 FOLDED_ELEMENTS = 1024  # larger results are computed when the graph runs: a constant costs memory and compile time
 MERGED = (COMPUTED | {Kind.MOVE, Kind.VIEW, Kind.CONSTANT, Kind.CONTRACT, Kind.ASSEMBLE, Kind.SCATTER,
@@ -23,9 +24,11 @@ MERGED = (COMPUTED | {Kind.MOVE, Kind.VIEW, Kind.CONSTANT, Kind.CONTRACT, Kind.A
 
 @graph_pass(needs=["pure"], nested=True)
 def simplify(graph: Graph) -> Graph:
-    """Apply the rules, fold constants and merge equal nodes until nothing changes (at most a few rounds)."""
+    """Apply the rules, fold constants, move them into branches and loops, and merge equal nodes, until nothing changes (at
+    most a few rounds).
+    """
     for _ in range(4):
-        new = merge_equal(join_parts(fold(apply_rules(graph, RULES))))
+        new = merge_equal(join_parts(fold(apply_rules(constants_inside(graph, simplify), RULES))))
         if len(new.nodes()) == len(graph.nodes()) and new == graph:
             break
         graph = new

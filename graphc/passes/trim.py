@@ -1,11 +1,47 @@
-"""Takes out of branches and loops what nobody uses: results, loop variables, operands."""
+"""Takes out of branches and loops what nobody uses: results, loop variables, operands; and moves small constants in."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
-from graphc.ir.graph import Graph, nested, rebuild, topological
+from graphc.ir.graph import Graph, nested, rebuild, substitute, topological
 from graphc.ir.node import GROUP, RESULT, Node, make
 from graphc.ir.op import Kind
+
+SMALL_ELEMENTS = 64  # a constant of at most so many elements is written down in each body that uses it
+
+
+def constants_inside(graph: Graph, again: Callable[[Graph], Graph]) -> Graph:
+    """Write small constants that branches and loops take from outside in their bodies, where they can be folded. `again` is
+    applied to the bodies that this changes.
+    """
+    def replace(node, inputs, control):
+        bodies = nested(node)
+        if node.op.kind not in _FIXED or not bodies:
+            return None
+        new = {name: _with_constants(body, inputs[len(inputs) - len(body.inputs):], _FIXED[node.op.kind](node.attrs))
+               for name, body in bodies.items()}
+        if all(new[name] is bodies[name] for name in bodies):
+            return None
+        new = {name: body if body is bodies[name] else again(body) for name, body in new.items()}
+        return make(node.op, inputs, {**node.attrs, **new}, control=control, name=node.name, location=node.location)
+    return rebuild(graph, replace)
+
+
+# Where the operands begin that are the same in all iterations.
+_FIXED: dict[Kind, Callable[[Mapping[str, Any]], int]] = {
+    Kind.COND: lambda attrs: 0, Kind.WHILE: lambda attrs: attrs["states"],
+    Kind.SCAN: lambda attrs: attrs["states"] + attrs["sequences"]}
+
+
+def _with_constants(body: Graph, operands: Sequence[Node], first: int) -> Graph:
+    needed = _needed((*body.outputs, *body.required))
+    constants = {inner: outer for inner, outer in zip(body.inputs[first:], operands[first:], strict=True)
+                 if inner in needed and outer.op.kind is Kind.CONSTANT and outer.attrs["value"].value.size <= SMALL_ELEMENTS}
+    if not constants:
+        return body
+    new = substitute(body, constants)
+    return Graph(body.name, body.inputs, new.outputs, body.equations, new.required)
 
 
 def trim(graph: Graph) -> Graph:
