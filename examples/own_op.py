@@ -9,7 +9,6 @@ import numpy as np
 import graphc as tf
 from graphc.ops.define import elementwise
 from graphc.ops.samples import real
-from graphc.testing import check_gradients
 
 snake = elementwise(
     "snake", "x",
@@ -23,7 +22,7 @@ snake = elementwise(
 )
 
 # The gradient, and the gradient of the gradient, against differences of the NumPy rule.
-check_gradients(snake, np.linspace(-2, 2, 9))
+tf.test.check_gradients(snake, np.linspace(-2, 2, 9))
 print("the gradients of snake are right, to second order")
 
 # Compiled, it is fused with its neighbours like any other op. Learn sin(4x) with it.

@@ -114,3 +114,10 @@ from graphc.session import InteractiveSession, Session, get_default_session
 from graphc.variable import Variable
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str):
+    if name == "test":  # only when asked for: it needs unittest
+        import graphc.test
+        return graphc.test
+    raise AttributeError(f"module 'graphc' has no attribute {name!r}")
