@@ -126,3 +126,64 @@ def test_random_numbers_in_such_a_loop(monkeypatch):
         monkeypatch.setattr(options, "device", name)
         found.append(run(total))
     np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
+
+
+def recorded(calls):
+    """An operation that notes down a number in a list when it runs."""
+    return lambda value: tf.py_func(lambda v: (calls.append(int(v)), np.int32(v))[1], [value], tf.int32, shape=[])
+
+
+@pytest.mark.parametrize("fetch", ["itself", "a group", "an ordered tensor"])
+def test_branches_with_effects_alone(fetch, device):
+    """Neither branch gives a result; one of them calls Python, another one writes a variable or does nothing."""
+    calls, v, p = [], tf.Variable(1), tf.placeholder(tf.bool, [])
+    note = recorded(calls)
+    quiet = tf.cond(p, lambda: tf.group(note(7)), tf.no_op)
+    mixed = tf.cond(p, lambda: tf.group(note(8)), lambda: tf.group(v.assign_add(10)))
+    nested = tf.cond(p, lambda: tf.cond(v > 0, lambda: tf.group(note(9)), tf.no_op), tf.no_op)
+    strict = tf.cond(p, tf.no_op, lambda: tf.Assert(v > 100, ["too small:", v]))
+    wanted = [quiet, mixed, nested]
+    if fetch == "a group":
+        wanted = tf.group(wanted)
+    elif fetch == "an ordered tensor":
+        with tf.control_dependencies(wanted):
+            wanted = tf.constant(3) * 2
+    with tf.Session() as session:
+        session.run(v.initializer)
+        session.run(wanted, {p: True})
+        assert sorted(calls) == [7, 8, 9] and session.run(v) == 1
+        session.run(wanted, {p: False})
+        assert len(calls) == 3 and session.run(v) == 11
+        session.run(strict, {p: True})
+        with pytest.raises(RunError, match=r"the assertion failed: too small: \[11\]"):
+            session.run([wanted, strict], {p: False})
+        assert session.run(v) == 11
+
+
+def test_loops_that_nobody_takes_results_of(device):
+    calls = []
+    note = recorded(calls)
+
+    def body(i, s):
+        with tf.control_dependencies([note(i)]):
+            return i + 1, s * 2
+    found = tf.while_loop(lambda i, s: i < 3, body, [tf.constant(0), tf.constant(1.0)])
+    rows = tf.map_fn(lambda r: note(r) * 2, tf.constant([5, 6]))
+    with tf.Session() as session:
+        session.run(tf.group(found[1]))
+        assert calls == [0, 1, 2]
+        session.run(tf.group(rows))
+        assert calls == [0, 1, 2, 5, 6]
+        assert session.run([found[1], rows])[0] == 8 and calls[5:] in ([0, 1, 2, 5, 6], [5, 6, 0, 1, 2])
+
+
+def test_gradient_of_a_branch_with_an_effect(device):
+    calls, x, p = [], tf.placeholder(tf.float32, []), tf.placeholder(tf.bool, [])
+    note = recorded(calls)
+
+    def noted():
+        with tf.control_dependencies([note(1)]):
+            return x * x
+    y = tf.cond(p, noted, lambda: 3 * x)
+    assert run([y, tf.gradients(y, x)[0]], {x: 4, p: True}) == [16, 8] and set(calls) == {1}
+    assert run([y, tf.gradients(y, x)[0]], {x: 4, p: False}) == [12, 3] and set(calls) == {1}

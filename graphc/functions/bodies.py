@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from graphc.errors import ArgumentError, GraphError, report
 from graphc.ir.container import get_default_graph
-from graphc.ir.graph import Graph, capture, new_dims, substitute, topological, used_dims
+from graphc.ir.graph import Graph, capture, is_required, new_dims, substitute, topological, used_dims
 from graphc.ir.node import INPUT, RESULT, Node, as_node, input_node, is_tensor, make
 from graphc.ir.op import Kind
 from graphc.ir.types import Type
@@ -48,6 +48,7 @@ class Body:
 
     arguments  its placeholders; outputs its flat results as tensors; nest the form in which it gave them.
     captured   tensors from outside; read and written: handles of the variables that it uses and changes.
+    token      True, once what has effects outside of the graph has run (Python's functions, assertions); None without any.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Body:
     read: list[Node] = field(default_factory=list)
     written: dict[Node, Node] = field(default_factory=dict)   # handle -> its new value
     inputs: dict[Node, Node] = field(default_factory=dict)    # captured tensor or handle -> the parameter that stands for it
+    token: Node | None = None
 
     def graph(self, operands: Sequence[Node], extra: Sequence[Node] = ()) -> Graph:
         """The function of `operands` (captured tensors and handles, behind the arguments) to its outputs, then `extra`."""
@@ -107,7 +109,7 @@ def _capture(body: Body, container, key, arguments, outputs, effects) -> None:
     binders = {name: n for name, n in container.binders.items() if n in inner}
     body.captured = _outside(body.name, container, inner, [*outputs, *effects, *binders.values()])
     graph = without_gradients(capture(body.name, (*outputs, *effects), (*arguments, *body.captured), binders))
-    if any(n.op.kind is Kind.EFFECT or n.control for n in topological(graph.outputs)):
+    if any(n.op.kind is Kind.EFFECT or n.control or is_required(n) for n in topological(graph.outputs)):
         graph = resolve_state(graph)
     writes = [o for o in graph.outputs if o.op.kind is Kind.EFFECT and o.op.rule.action == "write"]
     values = [o for o in graph.outputs if o.type != () and o not in writes]
@@ -115,14 +117,17 @@ def _capture(body: Body, container, key, arguments, outputs, effects) -> None:
     names = _Names()
     stand_ins = {i: input_node(names.unique(i.label.rpartition("/")[2]), i.type, location=i.location) for i in graph.inputs}
     needed = _tensors(graph.required)
-    new = [make(after, (v, *needed), location=v.location) if needed else v for v in (*values, *new_values)]
+    has_effect = any(n.op.rule.effect for n in graph.required)
+    new = [make(after, (v, *needed), location=v.location) if needed else v
+           for v in (*values, *new_values, *([as_node(True)] if has_effect else []))]
     pure = substitute(Graph(body.name, graph.inputs, tuple(new)), stand_ins)
     count = len(arguments) + len(body.captured)
     body.read = list(graph.inputs[count:])
     body.arguments = pure.inputs[:len(arguments)]
     body.inputs = dict(zip((*body.captured, *body.read), pure.inputs[len(arguments):], strict=True))
     body.outputs = pure.outputs[:len(values)]
-    body.written = dict(zip((w.inputs[0] for w in writes), pure.outputs[len(values):], strict=True))
+    body.written = dict(zip((w.inputs[0] for w in writes), pure.outputs[len(values):len(new) - has_effect], strict=True))
+    body.token = pure.outputs[-1] if has_effect else None
 
 
 def _tensors(nodes: Sequence[Node]) -> list[Node]:

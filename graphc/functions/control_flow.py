@@ -14,6 +14,7 @@ from graphc.ops import control_flow as ops
 from graphc.ops import state
 from graphc.ops.compare import less, logical_and
 from graphc.ops.elementwise import identity
+from graphc.ops.python import settle
 
 
 def _reads(handles: Sequence[Node]) -> list[Node]:
@@ -28,6 +29,14 @@ def _committed(values: list[Node], writes: Sequence[tuple[Node, Node]]) -> list[
             for handle, value in writes]
     with get_default_graph().control_dependencies(done):
         return [identity(v) for v in values] if values else [apply(GROUP, (), {}, name="done")]
+
+
+def _settled(results: list[Node], bodies: Sequence[Body]) -> list[Node]:
+    """The results of a branch or a loop. What waits for one of them makes it run, if its bodies have effects outside."""
+    if not results or all(body.token is None for body in bodies):
+        return results
+    with get_default_graph().control_dependencies([apply(settle, results[:1], {})]):
+        return [identity(r) for r in results]
 
 
 # branches ------------------------------------------------------------------------------------------------------------------
@@ -48,10 +57,15 @@ def cond(pred, true_fn: Callable | None = None, false_fn: Callable | None = None
     graph = get_default_graph()
     with graph.name_scope(name or "cond"):
         bodies = [trace(label, function, ()) for label, function in (("then", true_fn), ("otherwise", false_fn))]
+        has_results = any(body.outputs for body in bodies)
+        if not has_results and any(body.token is not None for body in bodies):
+            for body in bodies:
+                body.outputs = (as_node(True) if body.token is None else body.token,)
         outputs = _cond(pred, bodies)
+        if not has_results:
+            with graph.control_dependencies(outputs):
+                return apply(GROUP, (), {}, name="done")
     nest = bodies[0].nest
-    if not bodies[0].outputs:
-        return outputs[0] if outputs else apply(GROUP, (), {}, name="done")
     if isinstance(nest, (list, tuple)) and len(nest) == 1 and not strict:
         return outputs[0]
     return pack_like(nest, outputs)
@@ -66,7 +80,7 @@ def _cond(pred: Node, bodies: Sequence[Body]) -> list[Node]:
             body.inputs.setdefault(handle, input_node("", handle.type))
     graphs = [body.graph(operands, [body.value(h) for h in written]) for body in bodies]
     node = apply(ops.cond, (pred, *captured, *_reads(handles)), {"then": graphs[0], "otherwise": graphs[1]}, name="cond")
-    found = [result(node, k) for k in range(len(node.type))]
+    found = _settled([result(node, k) for k in range(len(node.type))], bodies)
     count = len(found) - len(written)
     return _committed(found[:count], list(zip(written, found[count:], strict=True)))
 
@@ -174,7 +188,7 @@ def _while(condition: Callable, function: Callable, start: list[Node], form: Cal
         graphs.append(Graph(b.name, (*inner, *(p if p in used else input_node("", p.type) for p, _ in shared)), outputs))
     node = apply(ops.while_loop, (*start, *_reads(written), *(outer for _, outer in shared)),
                  {"condition": graphs[0], "body": graphs[1], "states": len(state[1])}, name="loop")
-    finals = [result(node, k) for k in range(len(start) + len(written))]
+    finals = _settled([result(node, k) for k in range(len(start) + len(written))], [test, body])
     done = _committed(finals[:len(start)], list(zip(written, finals[len(start):], strict=True)))
     return done if limit is None else done[:-1]
 
@@ -215,8 +229,8 @@ def loop_over(function: Callable, start: Sequence[Node], sequences: Sequence[Nod
     node = apply(ops.scan, (*start, *_reads(written), *sequences, *operands.values()),
                  {"body": graph, "states": states, "sequences": len(sequences), "length": length, "reverse": reverse,
                   "history": states}, name=name)
-    finals = [result(node, k) for k in range(states)]
-    stacks = [result(node, k) for k in range(states, len(node.type) - states)]
+    found = _settled([result(node, k) for k in range(len(node.type) - states)], [body])
+    finals, stacks = found[:states], found[states:]
     done = _committed([*finals[:count], *stacks], list(zip(written, finals[count:], strict=True)))
     return (done[:count], done[count:]) if finals[:count] or stacks else ([], done)
 

@@ -88,6 +88,14 @@ after: Op = Op(
 )
 
 
+settle = Op(
+    "settle", Kind.HOST, ("x",),
+    doc="An operation that is done when `x` is known: a branch or a loop with effects runs although nobody takes its results.",
+    infer=lambda x: (), numpy=lambda x: (), rule=Host(effect=True), grad="an operation has no value",
+    samples=as_samples([real(2, dtype="float32")]),
+)
+
+
 def _require_type(condition, *_, parts, summarize):
     if not condition.dtype.is_bool:
         raise RuleError("the condition must be bool", f"it is {condition.dtype.name}", DTypeError)
