@@ -9,8 +9,11 @@ import pytest
 import graphc.functions.math as f
 from graphc import losses, nn
 from graphc.errors import ArgumentError, RunError
+from graphc.functions.gathering import gather, scatter_nd
 from graphc.functions.linalg import matmul
 from graphc.functions.matrices import norm
+from graphc.functions.running import cumprod
+from graphc.functions.segments import unsorted_segment_sum
 from graphc.functions.special import erfinv, lgamma, xlog1py
 from graphc.ir.container import Graph
 from graphc.ir.graph import capture
@@ -22,6 +25,8 @@ from graphc.ops.gather import gather_rows
 from graphc.ops.grad import gradients
 from graphc.ops.reduce import reduce_max, reduce_min, reduce_prod, reduce_sum
 from graphc.passes.differentiate import differentiate
+from graphc.passes.manager import Instrument, changed, run_passes
+from graphc.passes.pipeline import PIPELINE
 from graphc.testing.compiled import CompiledGraph
 
 INF, NAN = float("inf"), float("nan")
@@ -45,6 +50,30 @@ def compiled(fetches, feeds):
     graph = capture("test", fetches, list(feeds))
     values = {node.name: np.asarray(value) for node, value in feeds.items()}
     return CompiledGraph(graph)([values[node.name] for node in graph.inputs])
+
+
+class EachPass(Instrument):
+    """The values of a graph after each pass that changed it, by the ops' NumPy rules: pass -> values."""
+
+    def __init__(self, values):
+        self.values, self.found = values, {}
+
+    def after(self, pass_, before, after, properties, seconds):
+        if "no_grad" in properties and changed(before, after):
+            self.found[pass_.name] = interpret(after, self.values)
+
+
+def after_each_pass(fetches, feeds):
+    """The values after the last pass; those after all other ones are the same."""
+    graph = capture("test", fetches, list(feeds))
+    values = {node.name: np.asarray(value) for node, value in feeds.items()}
+    each = EachPass([values[node.name] for node in graph.inputs])
+    run_passes(graph, PIPELINE, [each])
+    first = interpret(differentiate(graph), each.values)
+    for name, found in each.found.items():
+        for a, b in zip(found, first, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-14 if b.dtype == np.float64 else 1e-6, err_msg=name)
+    return list(each.found.values())[-1] if each.found else first
 
 
 EVALUATORS = [interpreted, compiled]
@@ -136,6 +165,18 @@ ROWS = [
     Row("max of nothing", lambda x: reduce_max(x, axes=(0,)), [np.zeros((0, 3))], [-INF] * 3, [np.zeros((0, 3))]),
     Row("product with a zero", lambda x: reduce_prod(x, axes=(0,)), [[0, 2, 3]], 0, [[6, 0, 0]]),
     Row("product with two zeros", lambda x: reduce_prod(x, axes=(0,)), [[0, 0, 3]], 0, [[0, 0, 0]]),
+    Row("cumprod(2, 0, 3)", cumprod, [[2, 0, 3]], [2, 0, 0], [[1, 8, 0]]),
+    Row("gather with duplicates", lambda x: gather(x, [0, 1, 0]), [[5, 7]], [5, 7, 5], [[2, 1]]),
+    Row("max_pool tie", lambda x: nn.max_pool1d(x, 2, 2, "VALID"), [[[[3], [3], [1], [2]]]], [[[3], [2]]],
+        [[[[1], [0], [0], [1]]]]),
+    Row("max_pool of negative numbers", lambda x: nn.max_pool1d(x, 3, 2, "SAME"), [[[[-5], [-7], [-6], [-9]]]], [[[-5], [-6]]],
+        [[[[1], [0], [1], [0]]]]),
+    Row("avg_pool counts no padding", lambda x: nn.avg_pool1d(x, 3, 2, "SAME"), [[[[-5], [-7], [-6], [-9]]]], [[[-6], [-7.5]]],
+        [[[[1 / 3], [1 / 3], [1 / 3 + 0.5], [0.5]]]]),
+    Row("convolution of no images", lambda x, w: nn.conv2d(x, w, 2, "SAME"), [np.zeros((0, 5, 5, 2)), np.ones((3, 3, 2, 4))],
+        np.zeros((0, 3, 3, 4)), [np.zeros((0, 5, 5, 2)), np.zeros((3, 3, 2, 4))]),
+    Row("product of no rows by a tensor", matmul, [np.zeros((0, 3)), np.ones((3, 2))], np.zeros((0, 2)),
+        [np.zeros((0, 3)), np.zeros((3, 2))]),
     Row("product of no rows", lambda x: matmul(x, np.ones((3, 2))), [np.zeros((0, 3))], np.zeros((0, 2)), [np.zeros((0, 3))]),
     Row("norm, public, at 0", norm, [[0, 0]], 0, [[0, 0]]),
     Row("norm of a matrix, public, at 0", lambda x: norm(x, axis=[0, 1]), [np.zeros((2, 2))], 0, [np.zeros((2, 2))]),
@@ -199,20 +240,48 @@ ROWS = [
 
 
 @pytest.mark.parametrize(("evaluate", "dtype"), [
-    (interpreted, "float64"), (interpreted, "float32"), (compiled, "float32"),
-    pytest.param(compiled, "float64", marks=pytest.mark.slow)])
+    (interpreted, "float64"), (interpreted, "float32"), (compiled, "float32"), (after_each_pass, "float64"),
+    (after_each_pass, "float32")])
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_row(evaluate, row, dtype):
-    value, found = value_and_gradients(evaluate, row.function, row.inputs, dtype)
+    check_row(row, dtype, *value_and_gradients(evaluate, row.function, row.inputs, dtype))
+
+
+PLAIN = ("simplify", "thin_products", "fuse")  # left out: then each node is a kernel of its own
+
+
+@pytest.mark.parametrize(("dtype", "skip"), [
+    ("float64", ()), *(pytest.param(*case, marks=pytest.mark.slow) for case in (("float64", PLAIN), ("float32", PLAIN)))])
+def test_all_rows_in_one_program(dtype, skip):
+    """Compiled together, with the rewriting passes and without them."""
+    values, fetches, counts = [], [], []
+    with Graph().as_default():
+        inputs = []
+        for row in ROWS:
+            given = [np.asarray(a, dtype) for a in row.inputs]
+            own = [feed(a, f"x{len(inputs) + k}") for k, a in enumerate(given)]
+            value = row.function(*own)
+            slopes = gradients(value, own)
+            counts.append([g is not None for g in slopes])
+            fetches += [value, *(g for g in slopes if g is not None)]
+            inputs += own
+            values += given
+        found = iter(CompiledGraph(capture("rows", fetches, inputs), skip)(values))
+    for row, live in zip(ROWS, counts, strict=True):
+        check_row(row, dtype, next(found), [next(found) if is_live else None for is_live in live])
+
+
+def check_row(row, dtype, value, found):
+    """The value and the gradients are those of the table."""
     tolerance = {"rtol": 1e-14 if dtype == "float64" else 1e-6, "atol": 0}
     assert value.dtype == dtype
-    np.testing.assert_allclose(value, np.asarray(row.value, dtype), **tolerance)
+    np.testing.assert_allclose(value, np.asarray(row.value, dtype), err_msg=row.name, **tolerance)
     for expected, got, given in zip(row.gradients, found, row.inputs, strict=True):
         if expected is None:
             assert got is None
         else:
             assert (got.dtype, got.shape) == (dtype, np.shape(given))
-            np.testing.assert_allclose(got, np.asarray(expected, dtype), **tolerance)
+            np.testing.assert_allclose(got, np.asarray(expected, dtype), err_msg=row.name, **tolerance)
 
 
 @pytest.mark.parametrize(("name", "function", "inputs"), [
@@ -221,6 +290,8 @@ def test_row(evaluate, row, dtype):
     ("minimum", f.minimum, [[1, 2, 3], [2, 2, 2]]), ("leaky_relu", nn.leaky_relu, [[-1, 0, 2]]),
     ("where", lambda x: f.where(x > 0, x, -x), [[-1, 0, 2]]),
     ("clip", lambda x: f.clip_by_value(x, -1, 1), [[-1, 0, 2]]),
+    ("reduce_max", lambda x: reduce_max(x, axes=(0,)), [[-1, 2, 2]]),
+    ("max_pool", lambda x: nn.max_pool1d(f.identity(x)[None, :, None], 2, 1, "SAME"), [[-1, 2, 2]]),
 ])
 def test_gradient_of_gradient_is_zeros_not_none(evaluate, name, function, inputs):
     def first(*tensors):
@@ -281,15 +352,30 @@ def test_sparse_loss_has_no_scatter_in_its_gradient():
     np.testing.assert_allclose(slope, powers / powers.sum(1, keepdims=True) - np.eye(3)[[2, 0]], rtol=1e-14)
 
 
-def test_gathers_with_duplicates_give_the_same_bits_in_100_runs():
-    """One and two threads too: CompiledGraph compares them."""
+def sum_of_segments(rows, picks):
+    return unsorted_segment_sum(rows, picks, 40)
+
+
+def scattered(rows, picks):
+    return scatter_nd(picks[:, None], rows, [40, rows.shape[1]])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_sums_over_duplicates_give_the_same_bits_in_100_runs(dtype):
+    """Gradients of gathers, sums of segments, scattered rows; one and two threads too: CompiledGraph compares them."""
     rng = np.random.default_rng(2)
-    x, picks = rng.normal(size=(40, 9)), rng.integers(0, 40, 5000)
+    table, rows, picks = rng.normal(size=(40, 9)), rng.normal(size=(5000, 9)), rng.integers(0, 40, 5000)
+    table, rows = table.astype(dtype), rows.astype(dtype)
     with Graph().as_default():
-        tensors = [feed(x), feed(picks, "n")]
-        slope, = gradients(f.square(gather_rows(*tensors)), tensors[:1])
-        program = CompiledGraph(capture("test", [slope], tensors))
-    found = {program([x, picks])[0].tobytes() for _ in range(100)}
+        tensors = [feed(table), feed(rows, "r"), feed(picks, "n")]
+        slope, = gradients(f.square(gather_rows(tensors[0], tensors[2])), tensors[:1])
+        program = CompiledGraph(capture("test", [slope, sum_of_segments(*tensors[1:]), scattered(*tensors[1:])], tensors))
+    found = {tuple(v.tobytes() for v in program([table, rows, picks])) for _ in range(100)}
     assert len(found) == 1
-    np.testing.assert_allclose(np.frombuffer(found.pop()).reshape(x.shape),
-                               2 * x * np.bincount(picks, minlength=40)[:, None], rtol=1e-12)
+    slope, segments, spread = (np.frombuffer(v, dtype).reshape(40, 9) for v in found.pop())
+    tolerance = 1e-12 if dtype == "float64" else 1e-4
+    np.testing.assert_allclose(slope, 2 * table * np.bincount(picks, minlength=40)[:, None], rtol=tolerance)
+    want = np.zeros((40, 9))
+    np.add.at(want, picks, rows.astype(np.float64))
+    for got in (segments, spread):
+        np.testing.assert_allclose(got, want, rtol=tolerance, atol=100 * tolerance)
