@@ -14,6 +14,7 @@ from graphc.functions.reduce import (
     reduce_mean, reduce_min, reduce_prod, reduce_std, reduce_sum, reduce_variance,
 )
 from graphc.functions.special import (
-    bessel_i0, bessel_i0e, bessel_i1, bessel_i1e, digamma, erfcx, erfinv, lbeta, lgamma, log_ndtr, logit, ndtr,
+    bessel_i0, bessel_i0e, bessel_i1, bessel_i1e, digamma, erfcinv, erfcx, erfinv, lbeta, lgamma, log_ndtr, logit, ndtr,
     ndtri, polygamma, xlog1py, zeta,
 )
+from graphc import special

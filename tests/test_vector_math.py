@@ -9,6 +9,7 @@ import mpmath
 import numpy as np
 import pytest
 import scipy.special
+from test_bessel import REFERENCES as TESTED_THERE
 from traced_kernels import elementwise
 
 from graphc.codegen.cpu.host import describe
@@ -276,10 +277,10 @@ def test_same_quality_without_fma(name, dtype):
 
 
 def test_every_function_is_tested():
-    assert set(FUNCTIONS) == set(REFERENCES)
+    assert set(FUNCTIONS) == set(REFERENCES) | set(TESTED_THERE)
 
 
-@pytest.mark.parametrize("name", [n for n in FUNCTIONS if n != "pow"])  # pow multiplies integers
+@pytest.mark.parametrize("name", [n for n in REFERENCES if n != "pow"])  # pow multiplies integers
 def test_integers_are_refused(name):
     with pytest.raises(TypeError, match="not defined for i32"):
         elementwise(text_of(name), ["i32"] * inputs_of(name), "i32")

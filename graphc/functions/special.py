@@ -6,7 +6,7 @@ import math
 from graphc.errors import ArgumentError, ShapeError, report
 from graphc.functions.math import _of_one, _of_two
 from graphc.ir.node import Node, as_node, is_tensor
-from graphc.ops import compare, composite, elementwise, special, transcendental
+from graphc.ops import bessel, composite, elementwise, special, transcendental
 from graphc.ops.reduce import reduce_sum
 
 lgamma = _of_one(special.lgamma)
@@ -16,6 +16,16 @@ ndtri = _of_one(special.ndtri)
 erfcx = _of_one(special.erfcx)
 bessel_i0e = _of_one(special.bessel_i0e)
 bessel_i1e = _of_one(special.bessel_i1e)
+bessel_i0, bessel_i1 = _of_one(bessel.bessel_i0), _of_one(bessel.bessel_i1)
+bessel_k0, bessel_k1 = _of_one(bessel.bessel_k0), _of_one(bessel.bessel_k1)
+bessel_k0e, bessel_k1e = _of_one(bessel.bessel_k0e), _of_one(bessel.bessel_k1e)
+bessel_j0, bessel_j1 = _of_one(bessel.bessel_j0), _of_one(bessel.bessel_j1)
+bessel_y0, bessel_y1 = _of_one(bessel.bessel_y0), _of_one(bessel.bessel_y1)
+dawsn = _of_one(bessel.dawsn)
+expint = _of_one(bessel.expint)
+fresnel_cos, fresnel_sin = _of_one(bessel.fresnel_cos), _of_one(bessel.fresnel_sin)
+spence = _of_one(bessel.spence)
+log_ndtr = _of_one(bessel.log_ndtr)
 xlog1py = _of_two(transcendental.xlog1py)
 
 
@@ -57,32 +67,14 @@ def lbeta(x, name=None) -> Node:
                                 name=name)
 
 
-def bessel_i0(x, name=None) -> Node:
-    """The modified Bessel function of order 0."""
-    x = as_node(x)
-    return elementwise.multiply(transcendental.exp(elementwise.absolute(x)), special.bessel_i0e(x), name=name)
-
-
-def bessel_i1(x, name=None) -> Node:
-    """The modified Bessel function of order 1."""
-    x = as_node(x)
-    return elementwise.multiply(transcendental.exp(elementwise.absolute(x)), special.bessel_i1e(x), name=name)
-
-
 def ndtr(x, name=None) -> Node:
     """The standard normal distribution function: P(X <= x)."""
     return elementwise.multiply(transcendental.erfc(as_node(x) * -math.sqrt(0.5)), 0.5, name=name)
 
 
-def log_ndtr(x, name=None) -> Node:
-    """log(ndtr(x)), finite also where ndtr(x) is too small for a float."""
-    x = as_node(x)
-    below = x < -1
-    far = compare.where(below, x, -1)
-    near = compare.where(below, 0, x)
-    tail = transcendental.log(0.5 * special.erfcx(far * -math.sqrt(0.5))) - 0.5 * elementwise.square(far)
-    body = transcendental.log1p(-0.5 * transcendental.erfc(near * math.sqrt(0.5)))
-    return compare.where(below, tail, body, name=name)
+def erfcinv(x, name=None) -> Node:
+    """The inverse of erfc: infinite at 0 and -inf at 2, NaN outside."""
+    return elementwise.multiply(special.ndtri(0.5 * as_node(x)), -math.sqrt(0.5), name=name)
 
 
 def logit(x, name=None) -> Node:

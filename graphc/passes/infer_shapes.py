@@ -9,6 +9,7 @@ from graphc.ir.graph import Equation, Graph, nested, new_dims
 from graphc.ir.node import INPUT, Node, make
 from graphc.ir.op import Kind
 from graphc.ir.types import Equations, TensorType
+from graphc.ops.movement import reshape_to
 from graphc.passes.manager import graph_pass
 
 
@@ -102,9 +103,23 @@ def _renamed(graph: Graph, env, equations) -> Graph:
             new[node] = node if type_ == node.type else Node(INPUT, (), attrs, type_, name=node.name, location=node.location)
         else:
             attrs = {k: _attr(v, env) for k, v in node.attrs.items()}
+            if node.op.kind is Kind.ELEMENTWISE:
+                inputs = _of_one_size(node, inputs, attrs)
             same = attrs == dict(node.attrs) and inputs == node.inputs and control == node.control
             new[node] = node if same else make(node.op, inputs, attrs, control=control, name=node.name, location=node.location)
     return graph.mapped(new, equations)
+
+
+def _of_one_size(node: Node, inputs: tuple[Node, ...], attrs) -> tuple[Node, ...]:
+    """The inputs with their sizes written as the result's, where an equation that no renaming settles says that they are
+    equal: `max(N-1,0)` as 5. The equation is checked before anything runs, so it is the same memory under another shape.
+    """
+    result, written = node.op.infer(*(i.type for i in inputs), **attrs).shape, []
+    for source in inputs:
+        own = tuple(source.type.shape)
+        wanted = tuple(1 if d == 1 else r for d, r in zip(own, result[len(result) - len(own):], strict=True))
+        written.append(source if own == wanted else make(reshape_to, (source,), {"shape": wanted}, location=node.location))
+    return tuple(written)
 
 
 def _attr(value, env):
