@@ -2,6 +2,7 @@
 # ruff: noqa: F401, I001  (this file only hands names on)
 from graphc.functions.math import (
     abs, accumulate_n, acos, acosh, add, add_n, approximate_equal, asin, asinh, atan, atan2, atanh, ceil, cos, cosh, div_no_nan,
+    exp2, log2, log10,
     divide, equal, erf, erfc, exp, expm1, floor, floordiv, floormod, greater, greater_equal, is_finite, is_inf,
     is_nan, less, less_equal, log, log1p, log_sigmoid, logaddexp, logical_and, logical_not, logical_or, logical_xor,
     maximum, minimum, mod, multiply, multiply_no_nan, negative, nextafter, not_equal, pow, realdiv, reciprocal,

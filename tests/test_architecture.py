@@ -40,6 +40,7 @@ IMPORTS = {
     "passes/differentiate.py": ("zeros_like add connected takes_gradient broadcast_to reshape_to reduce_sum",
                                  "gradients are added up"),
     "passes/resolve_state.py": ("add subtract read write", "assign_add becomes a sum, and a variable's state a value"),
+    "passes/infer_shapes.py": ("reshape_to", "sizes that are equal by an equation are written in one way"),
     "passes/layout.py": ("transpose_to", "a region's inputs and outputs with their axes in another order"),
     "passes/loops.py": ("contract add reshape_to transpose_to reduce_sum", "all iterations' products at once, and their sums"),
     "passes/simplify.py": ("add concat_values", "gradients of slices, added up, are put side by side"),

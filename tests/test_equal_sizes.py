@@ -1,4 +1,4 @@
-"""Sizes that are written in two ways and must be equal: `max(N-1,0)` and 5. Right where they are, an error where they are not."""
+"""Sizes written in two ways that must be equal, `max(N-1,0)` and 5: right where they are, an error where they are not."""
 import numpy as np
 import pytest
 

@@ -83,6 +83,33 @@ xlog1py = elementwise(
     samples=[(real(3, 4), positive(3, 4)), (real(3, 1), positive(4))],
 )
 
+exp2 = elementwise(
+    "exp2", "x",
+    doc="2 to the power of each element.",
+    scalar="exp2({x})", accepts="float", cost=10,
+    numpy=exactly(np.exp2),
+    grad=lambda dy, y, x: [dy * (math.log(2) * y)],
+    samples=SAMPLES, errors=INTEGERS,
+)
+
+log2 = elementwise(
+    "log2", "x",
+    doc="Logarithm to the base 2, exact at powers of 2.",
+    scalar="log2({x})", accepts="float", cost=14,
+    numpy=exactly(np.log2),
+    grad=lambda dy, y, x: [dy / (math.log(2) * x)],
+    samples=ABOVE_ZERO, errors=INTEGERS,
+)
+
+log10 = elementwise(
+    "log10", "x",
+    doc="Logarithm to the base 10.",
+    scalar="log10({x})", accepts="float", cost=14,
+    numpy=exactly(np.log10),
+    grad=lambda dy, y, x: [dy / (math.log(10) * x)],
+    samples=ABOVE_ZERO, errors=INTEGERS,
+)
+
 # circles ------------------------------------------------------------------------------------------
 
 sin = elementwise(
