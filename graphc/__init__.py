@@ -5,7 +5,7 @@
 Importing graphc imports neither Numba nor llvmlite; they come with the first run.
 """
 # ruff: noqa: F401, I001  (this file only hands names on; one name a line would make it a page of its own)
-from graphc import bitwise, data, dtypes, errors, image, initializers, linalg, losses, math, mixed_precision, nn
+from graphc import bitwise, contrib, data, dtypes, errors, image, initializers, linalg, losses, math, mixed_precision, nn
 from graphc import quantization, random, train
 from graphc.compiler import num_threads, set_num_threads
 from graphc.config import options
@@ -16,6 +16,7 @@ from graphc.control import (
     assign_add,
     assign_sub,
     control_dependencies,
+    device,
     get_collection,
     global_variables,
     global_variables_initializer,
@@ -45,7 +46,8 @@ from graphc.functions.diagonals import (
 )
 from graphc.functions.gathering import (
     batch_gather, embedding_lookup, gather, gather_nd, scatter_add, scatter_nd, scatter_nd_add, scatter_nd_sub,
-    scatter_nd_update, scatter_sub, scatter_update, tensor_scatter_add, tensor_scatter_sub, tensor_scatter_update,
+    scatter_nd_update, scatter_sub, scatter_update, tensor_scatter_add, tensor_scatter_max,
+    tensor_scatter_min, tensor_scatter_sub, tensor_scatter_update,
 )
 from graphc.functions.grids import (
     batch_to_space, batch_to_space_nd, broadcast_static_shape, depth_to_space, meshgrid, parallel_stack,
@@ -54,6 +56,7 @@ from graphc.functions.grids import (
 from graphc.functions.linalg import (
     batch_matmul, dot, einsum, matmul, matvec, outer, tensordot, trace,
 )
+from graphc.functions.lines import edit_distance
 from graphc.functions.math import (
     abs, accumulate_n, acos, acosh, add, add_n, approximate_equal, asin, asinh, atan, atan2, atanh, bitcast, bitwise_and,
     bitwise_or, bitwise_xor, cast, ceil, check_numerics, clip_by_global_norm, clip_by_norm, clip_by_value, cos, cosh, div,
@@ -91,6 +94,9 @@ from graphc.functions.segments import (
 )
 from graphc.functions.selection import (
     boolean_mask, dynamic_partition, dynamic_stitch, setdiff1d, unique, unique_with_counts,
+)
+from graphc.functions.stateless import (
+    stateless_random_normal, stateless_random_uniform, stateless_truncated_normal,
 )
 from graphc.functions.special import digamma, erfinv, lbeta, lgamma, ndtri, polygamma, zeta
 from graphc.initializers import (

@@ -1,6 +1,9 @@
 """Functions that work on the default graph: control dependencies, groups, scopes, initializers, collections."""
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from graphc.errors import ArgumentError, report
 from graphc.ir.container import get_default_graph
 from graphc.ir.node import GROUP, Node, apply
@@ -58,6 +61,19 @@ def tuple_(tensors, name: str | None = None, control_inputs=None) -> list:
 def name_scope(name, default_name=None, values=None):
     """A context in which names start with `name/`."""
     return get_default_graph().name_scope(name if name is not None else default_name)
+
+
+@contextlib.contextmanager
+def device(device_name_or_function) -> Iterator[None]:
+    """A context of TensorFlow's that says where ops are placed: a name such as "/cpu:0", a function of an op, or None.
+
+    It is accepted and has no effect: GRAPHC_DEVICE chooses one device for the whole graph.
+    """
+    if device_name_or_function is not None and not isinstance(device_name_or_function, str) and \
+            not callable(device_name_or_function):
+        raise report(ArgumentError, f"device: {device_name_or_function!r:.60} is no device",
+                     rule="it is a name, a function or None")
+    yield
 
 
 def global_variables(scope: str | None = None) -> list[Variable]:

@@ -9,6 +9,7 @@ import numpy as np
 from graphc.errors import ArgumentError, DTypeError, ShapeError, report
 from graphc.functions import arrays, sizes
 from graphc.functions import math as functions
+from graphc.functions.lines import non_max_suppression  # noqa: F401  (handed on)
 from graphc.functions.random import random_uniform
 from graphc.ir.dims import Dim
 from graphc.ir.node import Node, as_node

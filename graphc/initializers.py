@@ -173,6 +173,11 @@ def xavier_initializer(uniform: bool = True, seed=None, dtype=float32) -> Varian
     return GlorotUniform(seed, dtype) if uniform else GlorotNormal(seed, dtype)
 
 
+def contrib_variance_scaling(factor=2.0, mode="FAN_IN", uniform: bool = False, seed=None, dtype=float32) -> VarianceScaling:
+    """`tf.contrib.layers.variance_scaling_initializer`: variance factor / n, by default that of He et al. (2015)."""
+    return VarianceScaling(factor, mode, "uniform" if uniform else "truncated_normal", seed, dtype)
+
+
 zeros_initializer, ones_initializer, constant_initializer = Zeros, Ones, Constant
 zeros, ones = Zeros, Ones
 random_normal_initializer, truncated_normal_initializer = RandomNormal, TruncatedNormal

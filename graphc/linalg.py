@@ -4,11 +4,12 @@ from graphc.functions.arrays import eye, matrix_transpose
 from graphc.functions.linalg import einsum, matmul, matvec, tensordot, trace
 from graphc.functions.math import global_norm
 from graphc.functions.matrices import (
-    cholesky, cholesky_solve, cross, expm, logdet, norm, qr, slogdet, svd,
+    cholesky, cholesky_solve, cross, expm, logdet, lu, lu_solve, norm, qr, slogdet, svd, tridiagonal_solve,
 )
 from graphc.functions.matrices import matrix_determinant as det
 from graphc.functions.matrices import matrix_inverse as inv
 from graphc.functions.matrices import matrix_solve as solve
+from graphc.functions.matrices import matrix_square_root as sqrtm
 from graphc.functions.matrices import matrix_solve_ls as lstsq
 from graphc.functions.matrices import matrix_triangular_solve as triangular_solve
 from graphc.functions.matrices import self_adjoint_eig as eigh

@@ -17,6 +17,7 @@ from graphc.ops import elementwise, index, movement
 from graphc.ops.compare import cast, equal, in_range, logical_and, where
 from graphc.ops.gather import gather_rows, scatter_set, scatter_sum
 from graphc.ops.gather import scatter_add as scatter_add_rows
+from graphc.ops.scatter_extreme import scatter_max, scatter_min
 from graphc.variable import Variable
 
 # picking ---------------------------------------------------------------------------------------------
@@ -214,6 +215,16 @@ def tensor_scatter_update(tensor, indices, updates, name=None) -> Node:
 
 
 # rows of variables -----------------------------------------------------------------------------------
+
+
+def tensor_scatter_max(tensor, indices, updates, name=None) -> Node:
+    """tensor, at least each update at its coordinates. The gradient goes in equal parts to what reaches the result."""
+    return _into_places("tensor_scatter_max", scatter_max, tensor, indices, updates, name)
+
+
+def tensor_scatter_min(tensor, indices, updates, name=None) -> Node:
+    """tensor, at most each update at its coordinates. The gradient goes in equal parts to what reaches the result."""
+    return _into_places("tensor_scatter_min", scatter_min, tensor, indices, updates, name)
 
 
 def _variable(what: str, ref) -> Variable:

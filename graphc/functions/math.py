@@ -135,7 +135,7 @@ def nextafter(x1, x2, name=None) -> Node:
 
 def approximate_equal(x, y, tolerance=1e-05, name=None) -> Node:
     """Whether |x - y| < tolerance, element by element."""
-    return compare.less(elementwise.absolute(elementwise.subtract(x, y)), tolerance, name=name)
+    return arithmetic.approximate_equal(x, y, tolerance=float(tolerance), name=name)
 
 
 def add_n(inputs, name=None) -> Node:

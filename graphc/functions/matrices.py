@@ -11,9 +11,10 @@ from graphc.errors import ArgumentError, ShapeError, report
 from graphc.functions.linalg import matmul
 from graphc.functions.reduce import one_spelling
 from graphc.ir.node import Node, as_node, result
-from graphc.ops import compare, composite, elementwise, linalg
+from graphc.ir.types import as_dtype, int32, int64
+from graphc.ops import compare, composite, elementwise, factorize, linalg
 from graphc.ops.assemble import concat_values
-from graphc.ops.movement import broadcast_to, strided_slice, transpose_to
+from graphc.ops.movement import broadcast_to, reshape_to, strided_slice, transpose_to
 from graphc.ops.reduce import reduce_max, reduce_sum
 from graphc.ops.transcendental import log
 
@@ -36,6 +37,41 @@ def matrix_solve(matrix, rhs, adjoint=False, name=None) -> Node:
 def matrix_triangular_solve(matrix, rhs, lower=True, adjoint=False, name=None) -> Node:
     """The x with matrix @ x = rhs, of which only the lower (or upper) triangle is read."""
     return linalg.matrix_triangular_solve(matrix, rhs, lower=bool(lower), adjoint=bool(adjoint), name=name)
+
+
+def lu(input, output_idx_type=int32, name=None) -> tuple[Node, Node]:
+    """(the factors L, without its diagonal of ones, and U in one matrix; the order of the rows): L @ U = input[order]."""
+    found = factorize.lu_factors(input, name=name)
+    order = result(found, 1)
+    return result(found, 0), order if as_dtype(output_idx_type) is int32 else compare.cast(order, dtype=int64)
+
+
+def lu_solve(lower_upper, perm, rhs, name=None) -> Node:
+    """The x with A @ x = rhs, where (lower_upper, perm) = lu(A)."""
+    factors = as_node(lower_upper)
+    moved = linalg.product(factorize.permutation_matrix(as_node(perm), factors.dtype), as_node(rhs, factors.dtype))
+    lower = compare.where(linalg.on_diagonal(factors), 1, linalg.triangle(factors))
+    inner = linalg.matrix_triangular_solve(lower, moved, lower=True, adjoint=False)
+    return linalg.matrix_triangular_solve(factors, inner, lower=False, adjoint=False, name=name)
+
+
+def matrix_square_root(input, name=None) -> Node:
+    """The Y with Y @ Y = input whose eigenvalues are not negative; where there is no real one, a RunError."""
+    return factorize.matrix_square_root(input, name=name)
+
+
+def tridiagonal_solve(diagonals, rhs, diagonals_format="compact", transpose_rhs=False, name=None) -> Node:
+    """The x with A @ x = rhs for a matrix with three diagonals, [..., 3, n]: above, on and below its own. rhs is [..., n] or
+    [..., n, columns]. Of the first row the last element does not count, of the last row the first.
+    """
+    if diagonals_format != "compact" or transpose_rhs:
+        raise report(ArgumentError, "tridiagonal_solve: only diagonals_format=\"compact\" without transpose_rhs is supported")
+    diagonals = as_node(diagonals)
+    rhs = as_node(rhs, diagonals.dtype)
+    if rhs.type.rank != diagonals.type.rank - 1:
+        return factorize.tridiagonal_solve(diagonals, rhs, name=name)
+    found = factorize.tridiagonal_solve(diagonals, linalg.column(rhs))
+    return reshape_to(found, shape=tuple(rhs.type.shape), name=name)
 
 
 def cholesky(input, name=None) -> Node:

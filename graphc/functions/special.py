@@ -12,7 +12,8 @@ from graphc.ops.reduce import reduce_sum
 lgamma = _of_one(special.lgamma)
 digamma = _of_one(special.digamma)
 erfinv = _of_one(special.erfinv)
-ndtri = _of_one(special.ndtri)
+ndtri, ndtr = _of_one(special.ndtri), _of_one(special.ndtr)
+erfcinv = _of_one(special.erfcinv)
 erfcx = _of_one(special.erfcx)
 bessel_i0e = _of_one(special.bessel_i0e)
 bessel_i1e = _of_one(special.bessel_i1e)
@@ -65,16 +66,6 @@ def lbeta(x, name=None) -> Node:
     axes = (x.type.rank - 1,)
     return elementwise.subtract(reduce_sum(special.lgamma(x), axes=axes), special.lgamma(reduce_sum(x, axes=axes)),
                                 name=name)
-
-
-def ndtr(x, name=None) -> Node:
-    """The standard normal distribution function: P(X <= x)."""
-    return elementwise.multiply(transcendental.erfc(as_node(x) * -math.sqrt(0.5)), 0.5, name=name)
-
-
-def erfcinv(x, name=None) -> Node:
-    """The inverse of erfc: infinite at 0 and -inf at 2, NaN outside."""
-    return elementwise.multiply(special.ndtri(0.5 * as_node(x)), -math.sqrt(0.5), name=name)
 
 
 def logit(x, name=None) -> Node:

@@ -5,7 +5,7 @@ import numpy as np
 
 from graphc.errors import DTypeError, RuleError
 from graphc.ir.op import REQUIRED
-from graphc.ir.types import float16, float32, float64, uint8
+from graphc.ir.types import bool_, float16, float32, float64, uint8
 from graphc.ops.compare import WHOLE as NO_GRADIENT
 from graphc.ops.compare import where
 from graphc.ops.define import elementwise, sample
@@ -46,6 +46,18 @@ multiply_no_nan = elementwise(
     grad=lambda dy, z, x, y: [multiply_no_nan(dy, y), multiply_no_nan(x, dy)],
     samples=[(real(3, 4), real(3, 4)), (real(3, 1), real(4)), (real(0, 4), real())],
 )
+
+approximate_equal = elementwise(
+    "approximate_equal", "x y", attrs={"tolerance": REQUIRED},
+    doc="Whether |x - y| < tolerance; false of NaN.",
+    scalar="abs({x} - {y}) < {tolerance}", accepts="float", result=bool_, cost=3,
+    numpy=lambda x, y, *, tolerance: np.abs(x - y) < x.dtype.type(tolerance),
+    grad="a comparison is constant between jumps",
+    samples=[sample(real(3, 4), real(3, 4), tolerance=1.0), sample(real(3, 1), real(4), tolerance=0.5),
+             sample(real(0, 4), real(), tolerance=0.1)],
+    errors=[(sample(integer(3), integer(3), tolerance=1.0), "int64 is not accepted")],
+)
+
 
 def _same_type(dtype, attrs):
     if attrs["dtype"] != dtype or dtype.size < 4:

@@ -165,7 +165,8 @@ def _tridiagonal_numpy(diagonals, rhs):
         if np.any(top[0] == 0):
             raise RunError("the matrix is singular")
         factor = rest[0] / top[0]
-        middle[..., k], first[..., k], second[..., k], x[..., k, :] = *top, top_x
+        middle[..., k], first[..., k], second[..., k] = top
+        x[..., k, :] = top_x
         middle[..., k + 1], first[..., k + 1] = rest[1] - factor * top[1], rest[2] - factor * top[2]
         x[..., k + 1, :] = rest_x - factor[..., None] * top_x
     if n and np.any(middle[..., n - 1] == 0):

@@ -96,6 +96,25 @@ ndtri = elementwise(
     samples=PROBABILITIES, errors=INTEGERS,
 )
 
+erfcinv = elementwise(
+    "erfcinv", "x",
+    doc="The inverse of erfc: infinite at 0, -inf at 2, NaN outside.",
+    scalar=f"{-math.sqrt(0.5)!r} * ndtri(0.5 * {{x}})", accepts="float", cost=52, ulp=8,
+    numpy=rounded(lambda x: -math.sqrt(0.5) * values.ndtri(0.5 * x.astype(float))),
+    grad=lambda dy, y, x: [dy * (-0.5 * math.sqrt(math.pi) * exp(square(y)))],
+    samples=[real(3, 4, low=0.2, high=1.8), real(low=0.2, high=0.8), real(0, 5)], errors=INTEGERS,
+)
+
+ndtr = elementwise(
+    "ndtr", "x",
+    doc="The standard normal distribution function, P(X <= x). Far below 0 within x * x ulp: so much its argument's last place "
+        "is worth.",
+    scalar=f"0.5 * erfc({-math.sqrt(0.5)!r} * {{x}})", accepts="float", cost=32, ulp=64,
+    numpy=rounded(lambda x: 0.5 * values.erfc(-math.sqrt(0.5) * x.astype(float))),
+    grad=lambda dy, y, x: [dy * (exp(-0.5 * square(x)) / math.sqrt(2 * math.pi))],
+    samples=[real(3, 4), real(), real(0, 5)], errors=INTEGERS,
+)
+
 erfcx = elementwise(
     "erfcx", "x",
     doc="exp(x * x) * erfc(x): what is left of erfc(x) where that is too small for a float.",
