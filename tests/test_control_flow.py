@@ -341,6 +341,20 @@ def test_gradients_by_constants_from_outside():
         assert session.run(slopes[0], {n: 3, go: True}) == 24
 
 
+def test_placeholders_made_inside_are_fed():
+    go, made = placeholder([], tf.bool), []
+
+    def branch():
+        made.append(tf.placeholder(tf.float32, [2]))
+        return tf.square(made[0])
+    y = tf.cond(go, branch, lambda: tf.zeros([2]))
+    slope, = tf.gradients(y, made)
+    with tf.Session() as session:
+        assert [v.tolist() for v in session.run([y, slope], {go: True, made[0]: [1, 3]})] == [[1, 9], [2, 6]]
+        with pytest.raises(tf.errors.FeedError, match="must be fed"):
+            session.run(y, {go: True})
+
+
 def test_small_constants_from_outside_are_written_in_the_bodies():
     c, table, x = tf.constant(2.0), tf.constant(np.ones(65, np.float32)), placeholder([])
     y = tf.while_loop(lambda s: s < c * 50, lambda s: s * c * 1.0 + tf.reduce_max(table * s), [x])

@@ -148,7 +148,7 @@ def _outside(name: str, container, inner: set[Node], roots) -> list[Node]:
                          [("tensor", node.describe())], "its value is known only in there: return it from that function")
         if node.op.kind is Kind.INPUT and node.attrs["role"] == "variable":
             continue
-        if node in inner:
+        if node in inner and not (node.op.kind is Kind.INPUT and node.attrs["role"] == "feed"):
             waiting += [*node.inputs, *node.control]
         else:
             found.append(node)
