@@ -107,3 +107,12 @@ def test_bad_arguments_are_named():
                 (lambda: tf.cross(x[:, :2], x[:, :2]), ShapeError, r"cross: the last axis has size 3")]:
             with pytest.raises(error, match=message):
                 call()
+
+
+def test_one_function_under_several_names():
+    pairs = [
+        (tf.linalg, "diag", tf.matrix_diag), (tf.linalg, "diag_part", tf.matrix_diag_part), (tf.linalg, "tensor_diag", tf.diag),
+        (tf.linalg, "set_diag", tf.matrix_set_diag), (tf.linalg, "band_part", tf.matrix_band_part),
+        (tf.linalg, "l2_normalize", tf.nn.l2_normalize), (tf.math, "top_k", tf.nn.top_k), (tf.math, "cumsum", tf.cumsum),
+        (tf.math, "in_top_k", tf.nn.in_top_k), (tf.math, "softplus", tf.nn.softplus), (tf.math, "segment_sum", tf.segment_sum)]
+    assert [name for module, name, function in pairs if getattr(module, name) is not function] == []
