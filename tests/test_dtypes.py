@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import graphc as tf
+from graphc.config import options
 from graphc.errors import DTypeError, FeedError, RunError
 from graphc.ir.container import detached
 from graphc.ir.graph import Graph
@@ -184,8 +185,10 @@ def test_feeds_round_and_refuse(session):
 # arithmetic of 16-bit floats -----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("device", ["cpu", "numpy"])
 @pytest.mark.parametrize("dtype", HALVES, ids=lambda d: d.name)
-def test_sums_are_made_in_float32(session, dtype):
+def test_sums_are_made_in_float32(session, dtype, device, monkeypatch):
+    monkeypatch.setattr(options, "device", device)
     ones = tf.ones([100_000], dtype)
     assert session.run(tf.constant(300.0, tf.float16) * 300.0) == np.inf
     assert session.run(tf.reduce_sum(ones)) == (np.inf if dtype is tf.float16 else 99840)     # rounded once, at the end
