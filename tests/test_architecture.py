@@ -1,5 +1,6 @@
 """What keeps the code in order: imports point one way, code generation names no op, importing is quick, files are short."""
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -173,17 +174,18 @@ def test_every_op_is_documented_and_defined_in_ops():
         assert op.doc.strip()[-1] in ".:`)", f"{op.name}: {op.doc}"
 
 
-def test_importing_graphc_is_quick_and_brings_no_compiler():
-    code = ("import sys, time, numpy; start = time.perf_counter(); import graphc; took = time.perf_counter() - start; "
+def test_importing_graphc_is_quick_and_brings_no_compiler(tmp_path):
+    code = ("import sys, time, numpy; start = time.process_time(); import graphc; took = time.process_time() - start; "
             "print(took, *sorted(m for m in ('numba', 'llvmlite', 'scipy') if m in sys.modules))")
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | {"PYTHONPYCACHEPREFIX": str(tmp_path)}
     times = []
-    for _ in range(2):
+    for _ in range(3):  # the first one also compiles graphc's files
         took, *loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
-                                       cwd=ROOT).stdout.split()
+                                       cwd=ROOT, env=environment).stdout.split()
         assert not loaded, f"import graphc imports {loaded}"
         times.append(float(took))
     print(f"import graphc: {min(times) * 1e3:.0f} ms beyond NumPy; 200 ms is the limit on a machine that does nothing else")
-    assert min(times) < 1
+    assert min(times) < 0.6
 
 
 def test_files_and_functions_are_short():
