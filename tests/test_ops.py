@@ -253,7 +253,7 @@ def resized(sample, shapes, dtype):
 
 
 @pytest.mark.parametrize(("op", "sample"), [c for c in CASES if any(s.shape for s in c.values[1].inputs)])
-@pytest.mark.parametrize("only_first", [False, True])
+@pytest.mark.parametrize("only_first", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_named_first_size_with_two_sizes(op, sample, only_first):
     dtype = dtypes_of(op, sample)[0]
     base = types_of(arrays_of(sample, dtype))
@@ -302,7 +302,7 @@ def test_zero_size(op, sample):
 
 
 @pytest.mark.parametrize(("op", "sample"), FLOATING)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 def test_hard_numbers_in_strided_feeds(op, sample, dtype):
     """NaN, infinities, zeros and denormal numbers in the place of some values, in arrays that are not contiguous."""
     arrays = hardened(op, arrays_of(sample, dtype))
