@@ -177,7 +177,8 @@ def test_every_op_is_documented_and_defined_in_ops():
 def test_importing_graphc_is_quick_and_brings_no_compiler(tmp_path):
     code = ("import sys, time, numpy; start = time.process_time(); import graphc; took = time.process_time() - start; "
             "print(took, *sorted(m for m in ('numba', 'llvmlite', 'scipy') if m in sys.modules))")
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | {"PYTHONPYCACHEPREFIX": str(tmp_path)}
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPYCACHEPREFIX"] = str(tmp_path)
     times = []
     for _ in range(3):  # the first one also compiles graphc's files
         took, *loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
