@@ -249,8 +249,8 @@ class _Fuser:
 
     def has_way_outside(self, nodes: set[Node]) -> bool:
         """Whether a path leaves `nodes` and returns: joined, they would depend on themselves. Looked for from both ends
-        at once, since one of them often is a dead end near by, and short ways first: in a network over many steps, there is one of a few
-        edges or none.
+        at once, since one of them often is a dead end near by, and short ways first: in a network over many
+        steps, there is one of a few edges or none.
         """
         for answers in zip(self.way_forwards(nodes), self.way_backwards(nodes), strict=False):
             for answer in answers:
