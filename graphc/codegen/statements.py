@@ -4,6 +4,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
+
 from graphc.codegen.kernel import (
     Access,
     Accumulator,
@@ -107,8 +109,7 @@ class Writer:
         name, dtype = self.name(node), node.type.dtype.short
         inside = self.inside(node, source) if source.bounds else ""
         if is_literal(source.node):
-            value = source.node.attrs["value"].value.reshape(-1)[0].item()
-            self.statements.append(Literal(f"{name}c" if inside else name, dtype, value))
+            self.literal(f"{name}c" if inside else name, dtype, source.node.attrs["value"].value.reshape(-1)[0])
             if inside:
                 self.statements.append(Compute(name, dtype, f"select({inside}, {name}c, {_attribute(source.fill)})",
                                                (inside, f"{name}c")))
@@ -117,6 +118,17 @@ class Writer:
         buffer = self.parameters.buffer(self.buffers[source.node])
         self.statements.append(Load(name, Access(buffer, dtype, strides, self.parameters.size(source.offset)), where=inside,
                                     fill=source.fill))
+
+    def literal(self, name: str, dtype: str, value) -> None:
+        """A number: in the code, but of random values an argument, so that the initial values of all variables share a kernel,
+        whose ranges differ with their sizes.
+        """
+        if dtype not in ("f32", "f64") or all(n.op.kind is not Kind.RANDOM for n in self.region.nodes):
+            self.statements.append(Literal(name, dtype, value.item()))
+            return
+        integer = f"i{dtype[1:]}"
+        bits = self.parameters.size(int(value.view(getattr(np, f"int{dtype[1:]}"))), keep=())
+        self.statements.append(Compute(name, dtype, f"from_bits_{dtype}(splat_{integer}({bits}))", ()))
 
     def inside(self, node: Node, source: Source) -> str:
         """The name of a bool value: whether the bounds of a load hold."""
@@ -178,7 +190,8 @@ class Writer:
         index, run = f"{name}i", f"{name}r"
         self.statements.append(Coordinate(index, "i64", self.element(node)))
         self.statements.append(self.load_at(run, RUN, "i64", ()))
-        words = {k: _attribute(v) for k, v in node.attrs.items()} | {"index": index, "run": run}
+        seeds = {k: self.parameters.size(node.attrs[k], keep=()) for k in ("seed", "op_seed")}  # equal draws share a kernel
+        words = {k: _attribute(v) for k, v in node.attrs.items()} | seeds | {"index": index, "run": run}
         self.statements.append(Compute(name, node.type.dtype.short, node.op.rule.scalar.format(**words), (index, run),
                                        str(node.location or "")))
 

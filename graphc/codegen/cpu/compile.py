@@ -5,7 +5,6 @@ stops at Numba's LLVM module, which gets a plain C entry, is optimised once, and
 """
 from __future__ import annotations
 
-import functools
 import hashlib
 import linecache
 
@@ -18,6 +17,7 @@ from graphc.codegen.cpu.source import KernelSource
 def compile_source(source: KernelSource, symbol: str) -> bytes:
     """The object file of a kernel; it exports `symbol`, a function void(i64 *args, i64 thread, i64 threads)."""
     from graphc.codegen.cpu import glue
+    from graphc.codegen.cpu.front_end import unoptimised
     space = _execute(source)
     bodies = {name: space[body] for name, (body, _, _) in source.traced.items()}
     for name, (_, results, constants) in source.traced.items():
@@ -27,7 +27,7 @@ def compile_source(source: KernelSource, symbol: str) -> bytes:
     for name, make in source.tiles.items():
         space[name] = make(space)
     space["arg"] = glue.arg
-    return optimised_object(_with_entry(*_front_end(space["kernel"]), symbol))
+    return optimised_object(_with_entry(*unoptimised(space["kernel"]), symbol))
 
 
 def _execute(source: KernelSource) -> dict:
@@ -38,51 +38,6 @@ def _execute(source: KernelSource) -> dict:
     space: dict = {"__name__": "graphc.kernels"}
     exec(compile(source.text, file, "exec"), space)
     return space
-
-
-def _front_end(function) -> tuple[str, str]:
-    """(LLVM module text, name of the compiled function) from Numba, before any optimisation."""
-    from numba.core import compiler, types
-    from numba.core.compiler_lock import global_compiler_lock
-    from numba.core.registry import cpu_target
-    flags = compiler.Flags()
-    flags.no_compile = True
-    flags.no_cpython_wrapper = True
-    flags.no_cfunc_wrapper = True
-    flags.nrt = False
-    flags.error_model = "numpy"
-    flags.release_gil = True
-    with global_compiler_lock:
-        typing, target = cpu_target.typing_context, cpu_target.target_context
-        typing.refresh()
-        target.refresh()
-        texts: list[str] = []
-        library = target.codegen().create_library("graphc kernel")
-        library.add_ir_module = lambda module: texts.append(str(module))  # else it would be parsed and optimised here
-        compiled = compiler.compile_extra(typing, target, function, (types.intp, types.intp, types.intp), types.void, flags, {},
-                                          library=library, pipeline_class=_pipeline())
-        return texts[-1], compiled.fndesc.mangled_name
-
-
-@functools.cache
-def _pipeline():
-    """Numba's compiler with the passes that a skeleton needs: bytecode to IR, types, LLVM. The others serve closures,
-    inlining, literals and array expressions, of which a kernel has none, and take half of the time.
-    """
-    from numba.core import compiler, compiler_machinery, typed_passes, untyped_passes
-
-    class KernelCompiler(compiler.CompilerBase):
-        """A short pipeline."""
-
-        def define_pipelines(self):
-            manager = compiler_machinery.PassManager("graphc kernel")
-            for step in (untyped_passes.TranslateByteCode, untyped_passes.FixupArgs, untyped_passes.IRProcessing,
-                         typed_passes.NopythonTypeInference, typed_passes.IRLegalization, typed_passes.NativeLowering,
-                         typed_passes.NoPythonBackend):
-                manager.add_pass(step, step.__doc__ or step.__name__)
-            manager.finalize()
-            return [manager]
-    return KernelCompiler
 
 
 def _with_entry(text: str, inner: str, symbol: str) -> llvm.ModuleRef:

@@ -28,7 +28,7 @@ def emit_contract(kernel: ContractKernel, lanes: int) -> KernelSource:
         inner.reverse()
     axes = [*kernel.batch, *reversed(inner)]
     s.line(f"rows = {' * '.join(str(size) for _, size in axes)}")
-    s.open("for row in range(rows * thread // threads, rows * (thread + 1) // threads):")
+    s.loop("row", "rows * thread // threads", "rows * (thread + 1) // threads")
     s.line(f"{inner[0][0]}, rest = row % {inner[0][1]}, row // {inner[0][1]}")
     if kept:
         s.line("wanted = rest")
@@ -102,13 +102,13 @@ def _pack(s: Skeleton, kernel: ContractKernel, name: str, operand: Operand, pack
     if name == "a":
         s.minimum("stop", f"first + {part}", str(size))
     if packing.along == free:
-        s.open(f"for k in range({kernel.k}):")
-        s.open(f"for {free} in range(first, {'stop' if name == 'a' else f'first + {part}'}, {lanes}):")
+        s.loop("k", 0, kernel.k)
+        s.loop(free, "first", "stop" if name == "a" else f"first + {part}", lanes)
         s.call(body, count=f"{'stop' if name == 'a' else size} - {free}")
     else:
-        s.open(f"for {free} in range(first, stop):")
+        s.loop(free, "first", "stop")
         s.line(f"whole = {kernel.k} // {lanes} * {lanes}")
-        s.open(f"for k in range(0, whole, {lanes}):")
+        s.loop("k", 0, "whole", lanes)
         s.call(body)
         s.close()
         s.open(f"if whole < {kernel.k}:")

@@ -138,7 +138,7 @@ class _LoopEmitter:
         s.line(f"whole = {size} // {self.lanes} * {self.lanes}")
         if outer:
             s.rows(outer)
-            s.open(f"for {axis} in range(0, whole, {self.lanes}):")
+            s.loop(axis, 0, "whole", self.lanes)
             s.call(body)
             s.close()
             s.open(f"if whole < {size}:")
@@ -150,12 +150,12 @@ class _LoopEmitter:
         if kernel.stream and (streamed := _streamed(body)):
             s.bodies.append(streamed)
             s.open(f"if {kernel.stream} > 0:")
-            s.open(f"for {axis} in range(begin, end, {self.lanes}):")
+            s.loop(axis, "begin", "end", self.lanes)
             s.call(streamed)
             s.close()
             s.line("begin = end")
             s.close()
-        s.open(f"for {axis} in range(begin, end, {self.lanes}):")
+        s.loop(axis, "begin", "end", self.lanes)
         s.call(body)
         s.close()
         s.open(f"if thread == threads - 1 and whole < {size}:")
@@ -188,19 +188,19 @@ class _LoopEmitter:
         self.start(phase)
         depth = len(s.indents)
         for position, (axis, size) in enumerate(kernel.reduced[:-1]):
-            s.open(f"for {axis} in range({start}, {stop}):" if position == 0 else f"for {axis} in range({size}):")
+            s.loop(axis, *((start, stop) if position == 0 else (0, size)))
         axis, size = kernel.reduced[-1]
         first, last = (start, stop) if len(kernel.reduced) == 1 else ("0", size)
         suffix = ""
         if blocked:
             join = self.join_body(k, phase)
-            s.open(f"for block in range({first}, {last}, {ITEMS_IN_BLOCK}):")
+            s.loop("block", first, last, ITEMS_IN_BLOCK)
             s.minimum(f"stop{k}", f"block + {ITEMS_IN_BLOCK}", str(last))
             first, last, suffix = "block", f"stop{k}", "_block"
             self.start(phase, suffix)
         s.line(f"whole = {last} // {self.lanes} * {self.lanes}" if first == "0" else
                f"whole = {first} + ({last} - {first}) // {self.lanes} * {self.lanes}")
-        s.open(f"for {axis} in range({first}, whole, {self.lanes}):")
+        s.loop(axis, first, "whole", self.lanes)
         s.call(body, suffix=suffix)
         s.close()
         s.open(f"if whole < {last}:")
@@ -228,16 +228,16 @@ class _LoopEmitter:
             self.start(phase)
             depth = len(s.indents)
             for r, n in kernel.reduced[:-1]:
-                s.open(f"for {r} in range({n}):")
+                s.loop(r, 0, n)
             r, n = kernel.reduced[-1]
             if blocked:
                 join = self.join_body(k, phase)
-                s.open(f"for block in range(0, {n}, {ROWS_IN_BLOCK}):")
+                s.loop("block", 0, n, ROWS_IN_BLOCK)
                 self.start(phase, "_block")
                 s.minimum(f"stop{k}", f"block + {ROWS_IN_BLOCK}", str(n))
-                s.open(f"for {r} in range(block, stop{k}):")
+                s.loop(r, "block", f"stop{k}")
             else:
-                s.open(f"for {r} in range({n}):")
+                s.loop(r, 0, n)
             s.call(body, count="live", suffix="_block" if blocked else "")
             s.close()
             if blocked:

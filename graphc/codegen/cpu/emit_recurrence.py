@@ -40,7 +40,7 @@ class _RecurrenceEmitter:
             s.line("break")
             s.close()
         else:
-            s.open(f"for count in range({kernel.length}):")
+            s.loop("count", 0, kernel.length)
             s.line(f"t = {kernel.length} - 1 - count" if kernel.reverse else "t = count")
         self.call("body", kernel.body, kernel.new, [n for n, _ in kernel.states])
         if kernel.condition:

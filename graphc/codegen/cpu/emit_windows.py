@@ -20,7 +20,7 @@ def emit_windows(kernel: WindowKernel, lanes: int) -> KernelSource:
     s.line(f"panels = ({kernel.n} + {width - 1}) // {width}")
     axes = [*kernel.loops, ("panel", "panels"), ("tile_number", "tiles")]
     s.line(f"rows = {' * '.join(str(size) for _, size in axes)}")
-    s.open("for row in range(rows * thread // threads, rows * (thread + 1) // threads):")
+    s.loop("row", "rows * thread // threads", "rows * (thread + 1) // threads")
     s.line("rest = row")
     for axis, size in reversed(axes[1:]):
         s.line(f"{axis} = rest % {size}")

@@ -28,6 +28,7 @@ class Skeleton:
         self.kernel, self.lanes = kernel, lanes
         self.lines: list[str] = []
         self.indents: list[int] = [1]
+        self.steps: list[str] = []      # what ends the block of each indent but the first: a loop's step
         self.bodies: list[Body] = []
         self.traced: dict[str, tuple[str, tuple[str, ...], dict]] = {}
         self.splats: dict[str, tuple[str, float | int | bool]] = {}
@@ -38,17 +39,32 @@ class Skeleton:
     def line(self, text: str) -> None:
         self.lines.append("    " * self.indents[-1] + text)
 
-    def open(self, text: str) -> None:
+    def open(self, text: str, step: str = "") -> None:
         """A line that starts a block."""
         self.line(text)
         self.indents.append(self.indents[-1] + 1)
+        self.steps.append(step)
+
+    def loop(self, name: str, start, stop, step: int = 1) -> None:
+        """Open a loop of `name` from `start` in steps while below `stop`. Numba's `range` would be an object with an iterator,
+        which is much code to type and to optimise.
+        """
+        if not str(stop).isalnum():
+            self.line(f"{name}_end = {stop}")
+            stop = f"{name}_end"
+        self.line(f"{name} = {start}")
+        self.open(f"while {name} < {stop}:", f"{name} += {step}")
 
     def close(self) -> None:
+        step = self.steps.pop()
+        if step:
+            self.line(step)
         self.indents.pop()
 
     def close_to(self, depth: int) -> None:
         """Close blocks until only `depth` are open."""
-        del self.indents[depth:]
+        while len(self.indents) > depth:
+            self.close()
 
     def rows(self, axes: Sequence[tuple[str, object]]) -> None:
         """Open the loop over this thread's part of all points of `axes`, and work out the coordinates."""
@@ -56,10 +72,10 @@ class Skeleton:
             return
         if len(axes) == 1:
             axis, size = axes[0]
-            self.open(f"for {axis} in range({size} * thread // threads, {size} * (thread + 1) // threads):")
+            self.loop(axis, f"{size} * thread // threads", f"{size} * (thread + 1) // threads")
             return
         self.line(f"rows = {' * '.join(str(size) for _, size in axes)}")
-        self.open("for row in range(rows * thread // threads, rows * (thread + 1) // threads):")
+        self.loop("row", "rows * thread // threads", "rows * (thread + 1) // threads")
         self.line("rest = row")
         for axis, size in reversed(axes[1:]):
             self.line(f"{axis} = rest % {size}")
@@ -101,6 +117,7 @@ class Skeleton:
 
     def source(self, preamble: str = "") -> KernelSource:
         """The finished module."""
+        self.close_to(1)
         used = {name for name, _, _ in self.traced.values()}
         bodies = "\n\n".join(b.text() for b in self.bodies if b.name in used)
         head = f'"""Kernel {self.kernel.name}, vectors of {self.lanes}. Bodies are traced, `kernel` is compiled by Numba."""\n'
