@@ -88,6 +88,7 @@ def check(name, found, x, high, low, ulp):
     assert error[finite].max() <= ulp, f"{error[k]:.2f} ulp at {x[k]!r}: {found[k]!r}, {high[k]!r}"
 
 
+@pytest.mark.slow  # mpmath takes its time
 @pytest.mark.parametrize("name", REFERENCES)
 def test_kernel_against_mpmath(name):
     x, high, low = exact(name)

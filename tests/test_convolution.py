@@ -302,7 +302,7 @@ def test_nan_stays_and_whole_numbers_pool():
 # layout --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("batch", [16, 33])
+@pytest.mark.parametrize("batch", [16, pytest.param(33, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("data_format", ["NHWC", "NCHW"])
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
 def test_a_network_with_the_batch_innermost(batch, data_format, padding):
