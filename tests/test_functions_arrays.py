@@ -315,7 +315,6 @@ BAD = [  # the rows of CORRECTNESS.md, and what the message names
     (lambda: x23()[0, 0, 0], ShapeError, ["too many indices"]),
     (lambda: x23()["a"], ArgumentError, ["is not"]),
     (lambda: x23()[::0], ArgumentError, ["step"]),
-    (lambda: x23()[arrays.zeros([2, 3], "bool")], ArgumentError, ["boolean_mask"]),
     (lambda: x23()[1.5], ArgumentError, ["whole number"]),
     (lambda: arrays.slice(x23(), [0, 2], [2, 2]), ShapeError, ["leaves the tensor"]),
     (lambda: arrays.split(x23(), 2, axis=1), ShapeError, ["3 elements into 2 parts"]),
