@@ -35,7 +35,12 @@ def version() -> str:
 
 
 def build(workload: Workload, weights: list[np.ndarray]):
-    session, placeholders, fetches = tf1_graphs.built(tf, workload, weights, scope, config=config)
+    chosen = config
+    if workload.kind == "loop":     # the single-threaded executor knows no loops
+        chosen = tf.ConfigProto()
+        chosen.CopyFrom(config)
+        chosen.experimental.executor_type = ""
+    session, placeholders, fetches = tf1_graphs.built(tf, workload, weights, scope, config=chosen)
     session.graph.finalize()
     return session.make_callable(fetches, feed_list=placeholders)
 
