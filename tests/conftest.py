@@ -1,4 +1,5 @@
 """What several test files share."""
+import signal
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,10 @@ import graphc as tf
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = "python -m pytest --update-golden"
+
+# A shell starts what it puts into the background with Ctrl-C ignored, and the tests of Ctrl-C would wait for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser):
