@@ -50,8 +50,28 @@ def test_a_recurrent_layer_keeps_one_product_a_step():
     assert count(graph, Kind.CONTRACT) == (1, 1), "the inputs' product is taken before the loop"
     loss = tf.reduce_sum(tf.square(outputs))
     graph = checked([loss, *tf.gradients(loss, [x, *tf.trainable_variables()])], [x])
-    assert count(graph, Kind.CONTRACT) == (5, 2), "before: x W, and h V for the gradient; after: dx, dW, dV; a step: h V, dh"
+    assert count(graph, Kind.CONTRACT) == (4, 2), "before: x W; after: dx, dW, dV; a step: h V, dh"
     assert count(graph, Kind.ASSEMBLE) == (1, 1), "gates' gradients lie side by side, and so do dW and dV"
+
+
+@pytest.mark.parametrize(("cell", "products"), [
+    (tf.nn.rnn_cell.GRUCell, (8, 4)), (tf.nn.rnn_cell.BasicRNNCell, (4, 2)),
+    (lambda units: tf.nn.rnn_cell.LSTMCell(units, use_peepholes=True, num_proj=2), (5, 4))])
+def test_the_gradient_takes_products_of_the_forward_loop_from_it(cell, products):
+    x = tf.placeholder(tf.float64, ["T", 2, 3])
+    outputs, _ = tf.nn.dynamic_rnn(cell(4), x, sequence_length=np.array([2, 1], np.int32), dtype=tf.float64, time_major=True)
+    loss = tf.reduce_sum(tf.square(outputs))
+    graph = checked([loss, *tf.gradients(loss, [x, *tf.trainable_variables()])], [x])
+    assert count(graph, Kind.CONTRACT) == products
+    forward, backward = (n for n in graph.nodes() if n.op.kind is Kind.SCAN)
+    assert backward.attrs["reverse"] and not forward.attrs["reverse"]
+
+
+def test_a_value_of_another_scan_is_not_taken_where_rows_differ():
+    x, w = tf.placeholder(tf.float64, ["T", 2, 3]), tf.constant(np.arange(9.0).reshape(3, 3) / 9)
+    first = tf.scan(lambda a, r: tf.tanh(tf.matmul(a, w) + r), x, tf.zeros([2, 3], tf.float64))
+    again = tf.scan(lambda a, r: a + tf.matmul(r, w), first, tf.zeros([2, 3], tf.float64))
+    assert count(checked([first, again], [x]), Kind.CONTRACT) == (1, 1), "first[t] w is not what the first loop multiplied"
 
 
 def test_second_gradient_of_a_scan():

@@ -4,8 +4,10 @@ the work of all iterations.
 In a scan's body a value is *carried* when it depends on a loop variable or on the iteration's random numbers, *along* when it
 depends on rows of sequences, else it is the same in all iterations. Three moves, each with an axis more for the iterations:
 
-- lift: a product of values that are not carried is taken for all iterations before the loop, its rows are a new sequence;
-- sink: a product of a carried value and one that stays, which is only stacked, is taken of the stacked factor after the loop;
+- lift: a product of values that are not carried is taken for all iterations before the loop, its rows are a new sequence; where
+  another loop has computed it, that one stacks it (see `recall`);
+- sink: a product of a carried value and one that stays, which is only stacked, or a sum of such, is taken of the stacked
+  factors after the loop;
 - sum: a loop variable to which each iteration adds a product, or the sum of a value, becomes one product (sum) after the loop.
 
 What stays of a product is read in order (`straighten`). So the time steps of a recurrent layer keep one product, that of
@@ -13,12 +15,13 @@ the state, and its weights' gradients are one product each.
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import reduce
 from string import ascii_letters
 
 from graphc.ir.container import detached
-from graphc.ir.graph import Graph, rebuild, substitute, topological
+from graphc.ir.graph import Graph, rebuild, topological
 from graphc.ir.node import GROUP, RESULT, Node, input_node, make
 from graphc.ir.op import Kind
 from graphc.ops.contract import contract
@@ -26,9 +29,12 @@ from graphc.ops.elementwise import add
 from graphc.ops.movement import reshape_to, transpose_to
 from graphc.ops.reduce import reduce_sum
 from graphc.passes.manager import graph_pass
+from graphc.passes.recall import Scans, Twins
 from graphc.passes.rewrite import constant_number
 from graphc.passes.simplify import merge_equal
 from graphc.passes.trim import trim
+
+READ_COST = 4       # vector instructions that an element may cost before reading it is cheaper
 
 
 @graph_pass(needs=["pure"], nested=True)
@@ -37,6 +43,13 @@ def loops(graph: Graph) -> Graph:
     graph = trim(graph)
     if all(n.op.kind is not Kind.SCAN for n in graph.nodes()):
         return graph
+    scans = Scans()
+    graph = _each_scan(graph, lambda loop: loop.moved(), scans)
+    return trim(merge_equal(_each_scan(scans.applied(graph), lambda loop: loop.straightened(), scans)))
+
+
+def _each_scan(graph: Graph, change: Callable[[_Loop], list[Node]], scans: Scans) -> Graph:
+    """The graph with each scan's results replaced by what `change` makes of them."""
     found: dict[Node, list[Node]] = {}
 
     def replace(node, inputs, control):
@@ -45,9 +58,9 @@ def loops(graph: Graph) -> Graph:
         if node.op.kind is not Kind.SCAN:
             return None
         with detached(node.location):
-            found[node] = _Loop(node, inputs).moved()
+            found[node] = change(_Loop(node, inputs, scans))
         return make(GROUP, (), location=node.location)  # nothing needs it: its results have new ones
-    return trim(merge_equal(rebuild(graph, replace)))
+    return rebuild(graph, replace)
 
 
 @dataclass
@@ -62,9 +75,9 @@ class _Later:
 class _Loop:
     """A scan that is being taken apart."""
 
-    def __init__(self, node: Node, inputs: tuple[Node, ...]):
+    def __init__(self, node: Node, inputs: tuple[Node, ...], scans: Scans):
         attrs = node.attrs
-        self.node, self.length = node, attrs["length"]
+        self.node, self.length, self.scans = node, attrs["length"], scans
         states, sequences = attrs["states"], attrs["sequences"]
         self.inner = list(attrs["body"].inputs)
         self.starts, self.sequences = list(inputs[:states]), list(inputs[states:states + sequences])
@@ -86,6 +99,11 @@ class _Loop:
         for later in self.results:
             if not later.is_state:
                 self.sink(later)
+        return self.build()
+
+    def straightened(self) -> list[Node]:
+        """The results, with each product in the loop read in order."""
+        self.classify()
         self.straighten()
         return self.build()
 
@@ -116,55 +134,73 @@ class _Loop:
         """Products of values that are not carried go before the loop, and what is added to them there and nowhere else."""
         outside: dict[Node, Node | None] = dict(zip((*self.rows, *self.same), (*self.sequences, *self.shared), strict=True))
         new: dict[Node, Node] = {}
+        given = len(self.rows)
+        twins = Twins(self.scans, self.length, list(zip(self.rows, self.sequences, strict=True)),
+                      list(zip(self.same, self.shared, strict=True)))
         for node in topological((*self.new, *self.stacked)):
-            if node in self.along and (node.op.kind is Kind.CONTRACT or self.ends_product(node, new)):
-                made = self.for_all(node, outside)
-                if made is not None:
-                    outside[node] = made
-                    new[node] = input_node("", node.type, location=node.location)
-                    self.rows.append(new[node])
-                    self.sequences.append(made)
-        self.replace(new)
+            made = None
+            twins.see(node)
+            if node in self.along and (node.op.kind is Kind.CONTRACT or self.ends_product(node, new) or
+                                       _is_dear(node) and twins.is_stacked(node)):
+                recalled = twins.stack(node)
+                made = outside[node] = self.for_all(node, outside) if recalled is None else recalled
+            if made is not None:
+                new[node] = input_node("", node.type, location=node.location)
+                self.rows.append(new[node])
+                self.sequences.append(made)
+                twins.see(node, made)
+        if not new:
+            return
+        self.replace(lambda node, inputs, control: new.get(node))
+        used = [k for k, row in enumerate(self.rows) if row in self.uses or k < given]
+        self.rows, self.sequences = ([x[k] for k in used] for x in (self.rows, self.sequences))
 
     def ends_product(self, node: Node, lifted: dict[Node, Node]) -> bool:
         """Whether an elementwise op is all that is done with a product that goes before the loop: there it costs nothing."""
         return node.op.kind is Kind.ELEMENTWISE and node.op.rule.cost == 1 and any(
             i in lifted and i.type == node.type and self.uses[i] == 1 for i in node.inputs)
 
-    def replace(self, new: dict[Node, Node]) -> None:
-        """Put other nodes in the place of some in the body."""
-        if new:
-            inputs = tuple(n for n in topological((*self.new, *self.stacked)) if n.op.kind is Kind.INPUT)
-            outputs = substitute(Graph("body", inputs, (*self.new, *self.stacked)), new).outputs
-            self.new, self.stacked = list(outputs[:len(self.new)]), list(outputs[len(self.new):])
-            self.classify()
+    def replace(self, new: Callable[[Node, tuple[Node, ...], tuple[Node, ...]], Node | None]) -> None:
+        """Rebuild the body with other nodes in the place of some; see `rebuild`."""
+        inputs = tuple(n for n in topological((*self.new, *self.stacked)) if n.op.kind is Kind.INPUT)
+        outputs = rebuild(Graph("body", inputs, (*self.new, *self.stacked)), new).outputs
+        self.new, self.stacked = list(outputs[:len(self.new)]), list(outputs[len(self.new):])
+        self.classify()
 
     def straighten(self) -> None:
         """A factor that stays is transposed before the loop where a product in it would read it across, in each iteration."""
-        new: dict[Node, Node] = {}
+        turned: dict[Node, tuple[dict[int, Node], dict]] = {}
         for node in topological((*self.new, *self.stacked)):
             attrs = self.product(node, summed=False) if node.op.kind is Kind.CONTRACT and node in self.carried else None
             if attrs is None or node.type.rank == 0:
                 continue
             labels = [attrs["a_labels"].removeprefix("a"), attrs["b_labels"].removeprefix("a")]
-            inputs, last = list(node.inputs), attrs["out_labels"][-1]
+            factors, last = {}, attrs["out_labels"][-1]
             for side, own in enumerate(labels):
-                if inputs[side] in self.same and last in own[:-1]:
+                factor = node.inputs[side]
+                if factor in self.same and last in own[:-1]:
                     labels[side] = own.replace(last, "") + last
                     perm = tuple(own.index(x) for x in labels[side])
-                    self.shared.append(transpose_to(self.shared[self.same.index(inputs[side])], perm=perm))
-                    inputs[side] = input_node("", self.shared[-1].type, location=node.location)
-                    self.same.append(inputs[side])
-            if tuple(inputs) != node.inputs:
-                new[node] = make(contract, tuple(inputs), {"a_labels": labels[0], "b_labels": labels[1],
-                                                           "out_labels": attrs["out_labels"][1:]}, location=node.location)
-        self.replace(new)
+                    self.shared.append(transpose_to(self.shared[self.same.index(factor)], perm=perm))
+                    factors[side] = input_node("", self.shared[-1].type, location=node.location)
+                    self.same.append(factors[side])
+            if factors:
+                turned[node] = factors, {"a_labels": labels[0], "b_labels": labels[1], "out_labels": attrs["out_labels"][1:]}
+
+        def replace(node, inputs, control):
+            if node not in turned:
+                return None
+            factors, attrs = turned[node]
+            return make(contract, tuple(factors.get(side, i) for side, i in enumerate(inputs)), attrs, location=node.location)
+        if turned:
+            self.replace(replace)
 
     def for_all(self, node: Node, outside: dict[Node, Node | None]) -> Node | None:
         """A value of all iterations, with an axis in front when it is along; None where there is no rule for it."""
         if node not in outside:
             inputs = [None if i in self.carried else self.for_all(i, outside) for i in node.inputs]
-            outside[node] = None if any(i is None for i in inputs) else self.extended(node, inputs)
+            made = None if any(i is None for i in inputs) else self.extended(node, inputs)
+            outside[node] = None if made is None else self.scans.one(made)
         return outside[node]
 
     def extended(self, node: Node, inputs: list) -> Node | None:
@@ -185,7 +221,7 @@ class _Loop:
         """An operand of an elementwise op, with axes of size 1 behind the iterations' where it has fewer axes than others."""
         if inner not in self.along or inner.type.rank == rank:
             return outer
-        return reshape_to(outer, shape=(self.length, *(1,) * (rank - inner.type.rank), *inner.type.shape))
+        return self.scans.one(reshape_to(outer, shape=(self.length, *(1,) * (rank - inner.type.rank), *inner.type.shape)))
 
     def product(self, node: Node, summed: bool) -> dict | None:
         """The attributes of a contraction's like of all iterations' operands: one for each, or summed over them."""
@@ -215,13 +251,7 @@ class _Loop:
 
     def sum(self, k: int) -> None:
         """Take from a loop variable what each iteration adds to it."""
-        state, terms, waiting = self.states[k], [], [self.new[k]]
-        while waiting:
-            node = waiting.pop()
-            if node.op is add and self.uses[node] == 1 and all(i.type == node.type for i in node.inputs):
-                waiting += reversed(node.inputs)
-            else:
-                terms.append(node)
+        state, terms = self.states[k], self.summands(self.new[k])
         if terms.count(state) != 1 or self.uses[state] != 1:
             return
         rest = [state]
@@ -247,8 +277,7 @@ class _Loop:
             attrs = self.product(term, summed=True)
             if attrs is None:
                 return None
-            get = [self.getter(i) for i in term.inputs]
-            return lambda stacks: make(contract, tuple(g(stacks) for g in get), attrs, location=term.location)
+            return self.product_later(term, attrs)
         if self.is_stacked(term):
             whole = self.getter(term)
             return lambda stacks: reduce_sum(whole(stacks), axes=(0,))
@@ -262,16 +291,34 @@ class _Loop:
         return node in self.rows or node in self.stacked
 
     def sink(self, later: _Later) -> None:
-        """Take a product that is only stacked of the stacked factor."""
-        node = self.stacked[later.base]
-        if node.op.kind is not Kind.CONTRACT or node not in self.carried or self.uses[node] != 1:
-            return
-        if all(self.varies(i) for i in node.inputs) or not all(self.varies(i) or i in self.same for i in node.inputs):
-            return
-        attrs = self.product(node, summed=False)
-        if attrs is not None:
-            get = [self.getter(i) for i in node.inputs]
-            later.terms.append(lambda stacks: make(contract, tuple(g(stacks) for g in get), attrs, location=node.location))
+        """Take a product, or a sum of products, that is only stacked of the stacked factors."""
+        found = []
+        for node in self.summands(self.stacked[later.base]):
+            if node.op.kind is not Kind.CONTRACT or node not in self.carried or self.uses[node] != 1 or \
+                    all(self.varies(i) for i in node.inputs) or not all(self.varies(i) or i in self.same for i in node.inputs):
+                return
+            attrs = self.product(node, summed=False)
+            if attrs is None:
+                return
+            found.append((node, attrs))
+        for node, attrs in found:
+            later.terms.append(self.product_later(node, attrs))
+
+    def product_later(self, node: Node, attrs: dict):
+        """A function of the stacks that gives a contraction with other attributes of all iterations' operands."""
+        get = [self.getter(i) for i in node.inputs]
+        return lambda stacks: make(contract, tuple(g(stacks) for g in get), attrs, location=node.location)
+
+    def summands(self, node: Node) -> list[Node]:
+        """The terms of the sum that a value is, in order."""
+        terms, waiting = [], [node]
+        while waiting:
+            term = waiting.pop()
+            if term.op is add and self.uses[term] == 1 and all(i.type == term.type for i in term.inputs):
+                waiting += reversed(term.inputs)
+            else:
+                terms.append(term)
+        return terms
 
     # building ----------------------------------------------------------------------------------------------------------
 
@@ -287,7 +334,7 @@ class _Loop:
         for later in self.results:
             value = finals[later.base] if later.is_state else stacks[later.base]
             if later.terms and not later.is_state:
-                value = later.terms[0](stacks)
+                value = reduce(add, [term(stacks) for term in later.terms])
             elif later.terms:
                 is_zero = self.new[later.base] is self.states[later.base] and constant_number(self.starts[later.base]) == 0
                 parts = [*([] if is_zero else [value]), *(term(stacks) for term in later.terms)]
@@ -295,3 +342,7 @@ class _Loop:
             found.append(value)
         return found
 
+
+def _is_dear(node: Node) -> bool:
+    """Whether an element of a value costs more to compute than to read."""
+    return node.op.kind is Kind.ELEMENTWISE and node.op.rule.cost > READ_COST

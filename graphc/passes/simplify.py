@@ -115,6 +115,13 @@ def _part(node: Node, type_: TensorType) -> tuple[int, int, Node] | None:
     return (axes[0], where.offsets[axes[0]], source) if all(isinstance(s, int) for s in sizes) else None
 
 
+def key_of(node: Node, inputs: tuple[Node, ...]) -> tuple:
+    """Equal for pure nodes that compute the same, with their inputs replaced. The text tells 0.0 from -0.0 and from 0, which
+    are equal.
+    """
+    return node.op, inputs, tuple((k, v, str(v) if isinstance(v, float) else "") for k, v in node.attrs.items())
+
+
 def merge_equal(graph: Graph) -> Graph:
     """Let pure nodes that compute the same be one node."""
     known: dict[tuple, Node] = {}
@@ -122,8 +129,7 @@ def merge_equal(graph: Graph) -> Graph:
     def replace(node, inputs, control):
         if node.op.kind not in MERGED:
             return None
-        # the text tells 0.0 from -0.0 and from 0, which are equal
-        key = (node.op, inputs, tuple((k, v, str(v) if isinstance(v, float) else "") for k, v in node.attrs.items()))
+        key = key_of(node, inputs)
         if key not in known:
             known[key] = node if inputs == node.inputs else make(node.op, inputs, node.attrs, name=node.name,
                                                                 location=node.location)
