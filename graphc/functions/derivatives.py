@@ -1,16 +1,17 @@
 """Derivatives beyond `gradients`: Jacobians, Hessians, and their products with vectors."""
 from __future__ import annotations
 
-import math
-
-import numpy as np
-
 from graphc.errors import ArgumentError, ShapeError, report
-from graphc.functions.arrays import reshape, stack
+from graphc.ir import dims
+from graphc.ir.dims import Size
 from graphc.ir.node import Node, as_node, is_tensor
+from graphc.ir.types import DType
+from graphc.ops.compare import cast, equal
 from graphc.ops.composite import zeros_like
 from graphc.ops.elementwise import identity
-from graphc.ops.grad import gradients
+from graphc.ops.grad import gradients, row_gradients
+from graphc.ops.index import iota
+from graphc.ops.movement import broadcast_to, reshape_to, transpose_to
 
 
 def jacobian_vector_product(ys, xs, tangents, name: str = "jvp"):
@@ -52,36 +53,28 @@ def hessian_vector_product(ys, xs, vectors, name: str = "hessian_vector_product"
     return gradients([s for s, _ in pairs], sources, [v for _, v in pairs], name=name)
 
 
-def _elements(what: str, tensor: Node) -> int:
-    """The number of elements, which must be known. Raises ShapeError."""
-    if not tensor.type.is_static:
-        raise report(ShapeError, f"{what}: the number of elements must be known when the graph is built",
-                     [("tensor", tensor.describe())], "each element makes a gradient of its own")
-    return math.prod(tensor.type.shape)
+def _identity(size: Size, dtype: DType) -> Node:
+    """The square matrix with ones on its diagonal."""
+    return cast(equal(iota(shape=(size, size), axis=0), iota(shape=(size, size), axis=1)), dtype=dtype)
 
 
 def jacobian(output, inputs, use_pfor: bool = True, parallel_iterations=None, name: str = "jacobian"):
     """The derivative of every element of `output` by every element of each of `inputs`: a tensor of the shape
     (*output's shape, *input's shape), or None; a list if `inputs` is one.
 
-    The output's shape must be known: there is a gradient for each of its elements. Raises ShapeError.
+    use_pfor  all elements' gradients at once, as one computation with one more axis; False: one after the other, in less
+    memory. What they share is computed once in either way. Raises ArgumentError for what is no tensor.
     """
     y = as_node(output)
     sources = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
     for x in sources:
         if not is_tensor(x):
             raise report(ArgumentError, f"{name}: {x!r:.60} is not a tensor or variable")
-    rows = []
-    for k in range(_elements(name, y)):
-        seed = np.zeros(math.prod(y.type.shape), y.dtype.numpy)
-        seed[k] = 1
-        rows.append(gradients(y, sources, seed.reshape(y.type.shape)))
-    found: list[Node | None] = []
-    for x, column in zip(sources, zip(*rows, strict=True) if rows else [()] * len(sources), strict=True):
-        if not column or column[0] is None:
-            found.append(None)
-        else:
-            found.append(reshape(stack(column), (*y.type.shape, *x.shape), name=name))
+    shape = tuple(y.type.shape)
+    rows = dims.product(shape)
+    slopes = row_gradients(y, sources, reshape_to(_identity(rows, y.dtype), shape=(rows, *shape)), use_pfor, name)
+    found = [None if slope is None else reshape_to(slope, shape=(*shape, *x.shape), name=name)
+             for x, slope in zip(sources, slopes, strict=True)]
     return found if isinstance(inputs, (list, tuple)) else found[0]
 
 
@@ -89,30 +82,26 @@ def batch_jacobian(output, inp, use_pfor: bool = True, parallel_iterations=None,
     """The derivative of each row of `output` (its first axis) by the same row of `inp`: a tensor of the shape
     (rows, *shape of an output row, *shape of an input row), or None. Rows must not depend on each other.
 
-    The number of rows may be unknown; the shape of an output row must be known. Raises ShapeError.
+    use_pfor as in `jacobian`. Raises ShapeError for a scalar.
     """
     y, x = as_node(output), as_node(inp)
     for what, tensor in (("output", y), ("inp", x)):
         if not tensor.type.rank:
             raise report(ShapeError, f"{name}: {what} has no first axis", [(what, tensor.describe())])
-    inner = tuple(y.type.shape[1:])
-    if not all(isinstance(d, int) for d in inner):
-        raise report(ShapeError, f"{name}: the shape of an output row must be known when the graph is built",
-                     [("output", y.describe())], "each element of a row makes a gradient of its own")
-    columns = []
-    for k in range(math.prod(inner)):
-        seed = np.zeros(math.prod(inner), y.dtype.numpy)
-        seed[k] = 1
-        columns.append(gradients(y, x, zeros_like(y) + as_node(seed.reshape(inner), y.dtype))[0])
-    if not columns or columns[0] is None:
+    rows, *inner = y.type.shape
+    size = dims.product(inner)
+    seeds = reshape_to(_identity(size, y.dtype), shape=(size, 1, *inner))
+    slope, = row_gradients(y, [x], broadcast_to(seeds, shape=(size, rows, *inner)), use_pfor, name)
+    if slope is None:
         return None
-    return reshape(stack(columns, axis=1), (x.type.shape[0], *inner, *x.type.shape[1:]), name=name)
+    moved = transpose_to(slope, perm=(1, 0, *range(2, slope.type.rank)))
+    return reshape_to(moved, shape=(x.type.shape[0], *inner, *x.type.shape[1:]), name=name)
 
 
 def hessians(ys, xs, name: str = "hessians", colocate_gradients_with_ops: bool = False, gate_gradients: bool = False,
              aggregation_method=None) -> list:
     """The second derivatives of the sum of `ys` by each of `xs`: a tensor of the shape (*x's shape, *x's shape) for each, or
-    None where `ys` do not depend on it. The shapes of xs must be known. Raises ShapeError.
+    None where `ys` do not depend on it.
     """
     sources = list(xs) if isinstance(xs, (list, tuple)) else [xs]
     found = []
@@ -128,7 +117,7 @@ def hessians(ys, xs, name: str = "hessians", colocate_gradients_with_ops: bool =
 def _outer_sum(x: Node) -> Node:
     """A tensor of the shape (*x's shape, *x's shape)."""
     shape = tuple(x.type.shape)
-    return reshape(x, (*shape, *(1,) * len(shape))) + x
+    return reshape_to(x, shape=(*shape, *(1,) * len(shape))) + x
 
 
 def hessian(y, x, name: str = "hessian"):

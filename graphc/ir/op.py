@@ -222,6 +222,20 @@ class Effect:
 
 
 @dataclass(frozen=True)
+class Batch:
+    """How an op works on many values at once: on inputs of which some have one more axis, of `rows` elements, in front.
+
+    attrs     (rows, marks, attrs) -> the attributes with which it then does so; `marks` says which inputs have the axis.
+    operands  what becomes of the inputs first: "all": those without the axis are repeated along it, but for those that no
+              gradient flows to, which must be without; "broadcast": ranks are filled with axes of size 1 behind the new axis,
+              up to the rank of the result; "own": nothing.
+    """
+
+    attrs: Callable[[Any, tuple[bool, ...], dict], dict] = lambda rows, marks, attrs: attrs
+    operands: str = "all"
+
+
+@dataclass(frozen=True)
 class Sample:
     """Inputs (specifications from graphc.ir.samples) and attributes on which the generic tests run an op."""
 
@@ -244,6 +258,7 @@ class Op:
             users write, or a sentence that says why there is none. Never sums over broadcast axes: the driver does.
     nondiff inputs that no gradient flows to.
     context extra keywords that the interpreter passes to `numpy`: "run" (the run number).
+    batch   how it works on many values at once; None: they are computed one after the other.
     """
 
     name: str
@@ -260,6 +275,7 @@ class Op:
     errors: tuple[tuple[Sample, str], ...] = ()
     context: tuple[str, ...] = ()
     fetchable: bool = True
+    batch: Batch | None = None
 
     def __post_init__(self):
         for name in ("name", "infer", "numpy", "grad", "doc"):

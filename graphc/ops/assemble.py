@@ -6,8 +6,8 @@ import numpy as np
 from graphc.errors import DTypeError, RuleError
 from graphc.ir.op import REQUIRED, IndexMap
 from graphc.ir.types import TensorType, same_dim, shape_text
-from graphc.ops.define import assembly, common_dtype, sample
-from graphc.ops.movement import check_walk, strided_slice, walk_slices
+from graphc.ops.define import assembly, behind, common_dtype, sample
+from graphc.ops.movement import check_walk, front, strided_slice, walk_slices
 from graphc.ops.samples import boolean, integer, real
 
 
@@ -61,6 +61,7 @@ concat_values = assembly(
     samples=[sample(real(3, 4), real(2, 4), axis=0), sample(real(3, 4), real(3, 1), real(3, 2), axis=1),
              sample(real(2, 0, 3), real(2, 2, 3), axis=1), sample(real(2), axis=0),
              sample(boolean(2), boolean(3), axis=0)],
+    batch=behind("axis"),
     errors=[(sample(real(3, 4), real(3, 5), axis=0), "sizes differ in axis 1"),
             (sample(real(3, 4), real(3), axis=0), "ranks differ"),
             (sample(real(3), real(3), axis=1), "axis out of range"),
@@ -100,6 +101,7 @@ place = assembly(
              sample(real(2), shape=(4,), begin=(2,), steps=(1,), fill=1.5),
              sample(real(0, 2), shape=(3, 2), begin=(0, 0), steps=(1, 1)),
              sample(real(), shape=(), begin=(), steps=())],
+    batch=front({"shape": "rows", "begin": 0, "steps": 1}),
     errors=[(sample(real(3), shape=(4,), begin=(2,), steps=(1,)), "leaves the tensor"),
             (sample(real(3), shape=(4, 4), begin=(0, 0), steps=(1, 1)), "for each axis")],
 )

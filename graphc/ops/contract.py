@@ -1,10 +1,12 @@
 """Contractions: matrix products and what is built on them."""
 from __future__ import annotations
 
+from string import ascii_letters
+
 import numpy as np
 
 from graphc.errors import RuleError
-from graphc.ir.op import REQUIRED
+from graphc.ir.op import REQUIRED, Batch
 from graphc.ir.types import TensorType, broadcast_shapes, same_dim
 from graphc.ops.define import common_dtype, contraction, sample
 from graphc.ops.samples import real
@@ -53,6 +55,7 @@ matmul_to = contraction(
     "matmul", "a b", attrs={"transpose_a": False, "transpose_b": False},
     doc="Matrix product over the last two axes; leading axes broadcast; the flags swap an operand's last two axes "
         "first.",
+    batch=Batch(operands="broadcast"),
     infer=_matmul_type, labels=_matmul_labels, numpy=_matmul_numpy, grad=_matmul_grad,
     samples=[sample(real(3, 4), real(4, 5)), sample(real(2, 3, 4), real(4, 5)), sample(real(2, 1, 3, 4), real(5, 4, 2)),
              sample(real(4, 3), real(4, 5), transpose_a=True), sample(real(3, 4), real(5, 4), transpose_b=True),
@@ -89,6 +92,15 @@ def _contract_type(a, b, *, a_labels, b_labels, out_labels):
     return TensorType(dtype, tuple(sizes[label] for label in out_labels))
 
 
+def lettered(rows, marks, attrs) -> dict:
+    """The labels with a new letter on the operands that are marked and on the result."""
+    taken = {*attrs["a_labels"], *attrs["b_labels"], *attrs["out_labels"],
+             *(label for window in attrs.get("windows", ()) for label in window[:3])}
+    letter = next(x for x in ascii_letters if x not in taken)
+    a, b = (letter * mark + attrs[name] for mark, name in zip(marks, ("a_labels", "b_labels"), strict=True))
+    return {**attrs, "a_labels": a, "b_labels": b, "out_labels": letter + attrs["out_labels"]}
+
+
 def _contract_grad(dy, y, a, b, *, a_labels, b_labels, out_labels):
     return [contract(dy, b, a_labels=out_labels, b_labels=b_labels, out_labels=a_labels),
             contract(a, dy, a_labels=a_labels, b_labels=out_labels, out_labels=b_labels)]
@@ -99,6 +111,7 @@ contract = contraction(
     doc="The einsum of two operands. Each axis has a label, a letter; axes of both operands that the result lacks are "
         "summed. A label of one operand alone must be in the result, and no operand has a label twice: so the "
         "gradients are contractions too.",
+    batch=Batch(lettered, "own"),
     infer=_contract_type, labels=lambda types, attrs: (attrs["a_labels"], attrs["b_labels"], attrs["out_labels"]),
     numpy=lambda a, b, *, a_labels, b_labels, out_labels: np.einsum(f"{a_labels},{b_labels}->{out_labels}", a, b),
     grad=_contract_grad,

@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from graphc.errors import RuleError
-from graphc.ir.op import REQUIRED, Window
+from graphc.ir.op import REQUIRED, Batch, Window
 from graphc.ir.types import TensorType, same_dim
+from graphc.ops.contract import lettered
 from graphc.ops.define import common_dtype, contraction, sample
 from graphc.ops.samples import real
 from graphc.ops.window import inside
@@ -104,6 +105,7 @@ convolve = contraction(
         "(position, output, tap, stride, dilation, low) ties three labels by position = stride * output + dilation * tap "
         "- low. One of them is on each operand and one on the result, of `shape`. Positions outside their axis add 0. "
         "Two operands with positions and taps make a convolution; the other two pairs its gradients.",
+    batch=Batch(lambda rows, marks, attrs: {**lettered(rows, marks, attrs), "shape": (rows, *attrs["shape"])}, "own"),
     infer=_convolve_type, labels=lambda types, attrs: _resolved(types, attrs)[0],
     windows=lambda types, attrs: _resolved(types, attrs)[1],
     numpy=_convolve_numpy, grad=_convolve_grad,

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from graphc.errors import DTypeError, RuleError
-from graphc.ir.op import Assemble, Contract, Elementwise, Kind, Move, Op, Reduce, Sample
+from graphc.ir.op import Assemble, Batch, Contract, Elementwise, Kind, Move, Op, Reduce, Sample
 from graphc.ir.types import DType, TensorType, broadcast_shapes
 from graphc.ops.samples import Values
 
@@ -61,7 +61,14 @@ def elementwise(name: str, inputs: str, *, doc: str, scalar: str, numpy: Callabl
         return TensorType(out, broadcast_shapes(*(t.shape for t in types)))
     return Op(name, Kind.ELEMENTWISE, names, infer=infer, numpy=numpy, grad=grad, doc=doc, attrs=attrs or {},
               rule=Elementwise(scalar, fails, message, culprit, cost, ulp), samples=as_samples(samples), errors=tuple(errors),
-              nondiff=tuple(nondiff))
+              nondiff=tuple(nondiff), batch=Batch(operands="broadcast"))
+
+
+def behind(*names: str) -> Batch:
+    """The op counts its axes in the attributes `names`; they move by one place."""
+    def moved(value):
+        return tuple(a + 1 for a in value) if isinstance(value, tuple) else value + 1
+    return Batch(lambda rows, marks, attrs: {**attrs, **{name: moved(attrs[name]) for name in names}})
 
 
 def without_axes(type_: TensorType, axes) -> tuple:
@@ -81,23 +88,26 @@ def reduction(name: str, *, doc: str, combine: str, horizontal: str, init, numpy
         dtype = common_dtype([x], ["x"], accepts)
         return TensorType(result or dtype, without_axes(x, axes))
     return Op(name, Kind.REDUCE, ("x",), infer=infer, numpy=numpy, grad=grad, doc=doc, attrs={"axes": ()},
-              rule=Reduce(combine, horizontal, init, arg), samples=as_samples(samples), errors=tuple(errors))
+              rule=Reduce(combine, horizontal, init, arg), samples=as_samples(samples), errors=tuple(errors),
+              batch=behind("axes"))
 
 
-def move(name: str, *, doc: str, infer, access, numpy, grad, attrs, samples, errors=()) -> Op:
+def move(name: str, *, doc: str, infer, access, numpy, grad, attrs, samples, batch: Batch | None = None, errors=()) -> Op:
     """An op whose elements are elements of its input, found by an affine index map."""
     return Op(name, Kind.MOVE, ("x",), infer=infer, numpy=numpy, grad=grad, doc=doc, attrs=attrs, rule=Move(access),
-              samples=as_samples(samples), errors=tuple(errors))
+              samples=as_samples(samples), errors=tuple(errors), batch=batch)
 
 
-def assembly(name: str, inputs: str, *, doc: str, infer, parts, fill, numpy, grad, attrs, samples, errors=()) -> Op:
+def assembly(name: str, inputs: str, *, doc: str, infer, parts, fill, numpy, grad, attrs, samples, batch: Batch | None = None,
+             errors=()) -> Op:
     """An op that copies its inputs into parts of its result and fills the rest."""
     return Op(name, Kind.ASSEMBLE, tuple(inputs.split()), infer=infer, numpy=numpy, grad=grad, doc=doc, attrs=attrs,
-              rule=Assemble(parts, fill), samples=as_samples(samples), errors=tuple(errors))
+              rule=Assemble(parts, fill), samples=as_samples(samples), errors=tuple(errors), batch=batch)
 
 
-def contraction(name: str, inputs: str, *, doc: str, infer, labels, numpy, grad, attrs, samples, errors=(),
-                windows=lambda types, attrs: ()) -> Op:
+def contraction(name: str, inputs: str, *, doc: str, infer, labels, numpy, grad, attrs, samples,
+                batch: Batch | None = None, errors=(), windows=lambda types, attrs: ()) -> Op:
     """A sum of products of two operands, as an einsum; `windows` make it a convolution."""
     return Op(name, Kind.CONTRACT, tuple(inputs.split()), infer=infer, numpy=numpy, grad=grad, doc=doc, attrs=attrs,
-              rule=Contract(labels, windows), samples=as_samples(samples), errors=tuple(errors))
+              rule=Contract(labels, windows), samples=as_samples(samples), errors=tuple(errors),
+              batch=batch)

@@ -5,7 +5,7 @@ import numpy as np
 
 from graphc.errors import DTypeError, RuleError, RunError
 from graphc.ir.node import as_node
-from graphc.ir.op import Host, Kind, Op
+from graphc.ir.op import Batch, Host, Kind, Op
 from graphc.ir.types import TensorType, int32, same_dim
 from graphc.ops.assemble import concat_values
 from graphc.ops.compare import cast, equal, where
@@ -31,7 +31,7 @@ from graphc.ops.samples import definite, real
 
 def _host(name: str, inputs: str, *, doc: str, infer, numpy, grad, samples, errors=()) -> Op:
     return Op(name, Kind.HOST, tuple(inputs.split()), infer=infer, numpy=numpy, grad=grad, doc=doc, rule=Host(),
-              samples=as_samples(samples), errors=tuple(errors))
+              samples=as_samples(samples), errors=tuple(errors), batch=Batch())
 
 
 # LU factors -------------------------------------------------------------------------------------------

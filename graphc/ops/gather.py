@@ -9,7 +9,7 @@ from graphc.ir.node import as_node
 from graphc.ir.op import REQUIRED, Gather, Kind, Op, Scatter
 from graphc.ir.types import TensorType, int64, same_dim, same_shape
 from graphc.ops.compare import equal, where
-from graphc.ops.define import as_samples, common_dtype, sample
+from graphc.ops.define import as_samples, behind, common_dtype, sample
 from graphc.ops.index import iota
 from graphc.ops.movement import broadcast_to, reshape_to
 from graphc.ops.samples import integer, real
@@ -56,6 +56,7 @@ gather_rows = Op(
             (sample(real(), integer(4)), "axis out of range"),
             (sample(real(5, 3), integer(4, low=5, high=6)), "indices[0] = 5 is not in [0, 5)"),
             (sample(real(5, 3), integer(4, low=-1, high=0)), "indices[0] = -1 is not in [0, 5)")),
+    batch=behind("axis"),
 )
 
 
@@ -91,6 +92,7 @@ scatter_sum: Op = Op(
                         sample(integer(0, low=0, high=5), real(0, 3), rows=5)]),
     errors=((sample(integer(4, low=0, high=5), real(3, 3), rows=5), "do not fit the indices"),
             (sample(integer(2, low=5, high=6), real(2), rows=5), "indices[0] = 5 is not in [0, 5)")),
+    batch=behind("axis"),
 )
 
 
@@ -128,7 +130,8 @@ def _into(name: str, action: str, change, doc: str, grad) -> Op:
                                   sample(real(3), integer(6, low=0, high=3), real(6)),
                                   sample(real(2, 3, 3), integer(2, 2, low=0, high=3), real(2, 2, 2, 3), axis=1),
                                   sample(real(2, 3), integer(low=0, high=2), real(3)),
-                                  sample(real(5, 3), integer(0, low=0, high=5), real(0, 3))]), errors=tuple(bad))
+                                  sample(real(5, 3), integer(0, low=0, high=5), real(0, 3))]), errors=tuple(bad),
+              batch=behind("axis"))
 
 
 scatter_add: Op = _into(

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from graphc.errors import ArgumentError, DTypeError, RuleError, report
 from graphc.ir.graph import substitute, topological
 from graphc.ir.node import Node, apply, as_node, is_tensor, result
-from graphc.ir.op import REQUIRED, Kind, Op
+from graphc.ir.op import REQUIRED, Batch, Kind, Op
 from graphc.ir.types import same_shape
 from graphc.ops.composite import ones_like, zeros_like
 from graphc.ops.define import as_samples, sample
@@ -14,22 +14,27 @@ from graphc.ops.elementwise import add
 from graphc.ops.samples import real
 
 
-def _grad_type(*types, ys, xs, stops):
+def _grad_type(*types, ys, xs, stops, rows):
+    found = types[2 * ys:2 * ys + xs]
     for y, dy in zip(types[:ys], types[ys:2 * ys], strict=True):
+        if rows and not dy.rank:
+            raise RuleError("grad_ys has no rows", "its shape is []")
         if y.dtype != dy.dtype:
             raise RuleError("grad_ys has another dtype than ys", f"{y.dtype} != {dy.dtype}", DTypeError)
-        same_shape(y.shape, dy.shape, "grad_ys has another shape than ys")
-    return tuple(types[2 * ys:2 * ys + xs])
+        same_shape(y.shape, dy.shape[1:] if rows else dy.shape, "grad_ys has another shape than ys")
+    return tuple(x.with_shape((types[ys].shape[0], *x.shape)) for x in found) if rows else tuple(found)
 
 
 def _not_run(*_, **__):
     raise AssertionError("differentiate replaces gradients before anything runs")
 
 
-grad = Op("grad", Kind.GRAD, ("*tensors",), attrs={"ys": REQUIRED, "xs": REQUIRED, "stops": 0}, infer=_grad_type,
+grad = Op("grad", Kind.GRAD, ("*tensors",), attrs={"ys": REQUIRED, "xs": REQUIRED, "stops": 0, "rows": ""},
+          infer=_grad_type,
           numpy=_not_run, grad="differentiate replaces inner gradients first",
           doc="The gradients of sum(ys * grad_ys) by xs; the inputs are `ys` ys, as many grad_ys, `xs` xs, then `stops` "
-              "tensors that no gradient goes through.")
+              "tensors that no gradient goes through. With `rows`, grad_ys have one more axis in front: there are gradients "
+              "for each of its rows, computed \"at once\" or \"in turn\".")
 
 
 # values with a gradient of their own ---------------------------------------------------------------
@@ -63,7 +68,7 @@ barrier = Op(
         "with the same computed from x, so it is computed again.",
     infer=lambda x, *after, number: x, numpy=lambda x, *after, number: x,
     grad=lambda dy, y, x, *after, number: [dy] + [None] * len(after), nondiff=("after",),
-    samples=as_samples([sample(real(3, 4), number=0), sample(real(0, 2), real(3), number=1)]),
+    samples=as_samples([sample(real(3, 4), number=0), sample(real(0, 2), real(3), number=1)]), batch=Batch(operands="own"),
 )
 
 
@@ -144,7 +149,14 @@ def _tensors(values) -> list[Node]:
     return [as_node(v) for v in _list(values)]
 
 
-def _gradients(ys: Sequence[Node], xs: Sequence, grad_ys: Sequence, stops: Sequence[Node], name: str) -> list:
+def row_gradients(y: Node, xs: Sequence, grad_ys: Node, at_once: bool, name: str) -> list:
+    """The gradients of y by each of xs for each row of grad_ys, which has an axis in front of y's, as have the results. All at
+    once, as if that axis were a batch; or one after the other, in less memory.
+    """
+    return _gradients([y], xs, [grad_ys], (), name, "at once" if at_once else "in turn")
+
+
+def _gradients(ys: Sequence[Node], xs: Sequence, grad_ys: Sequence, stops: Sequence[Node], name: str, rows: str = "") -> list:
     places = [_places(x, ys) for x in xs]
     on_way = connected(ys, [p for group in places for p in group], stops)
     ys_live = [(y, g) for y, g in zip(ys, grad_ys, strict=True) if y in on_way and y.dtype.is_floating]
@@ -156,7 +168,7 @@ def _gradients(ys: Sequence[Node], xs: Sequence, grad_ys: Sequence, stops: Seque
     seeds = [ones_like(y) if g is None else as_node(g, y.dtype, "grad_ys") for y, g in ys_live]
     stops = [n for n in (topological(ys) if stops else ()) if n in stops]
     node = apply(grad, (*[y for y, _ in ys_live], *seeds, *flat, *stops),
-                 {"ys": len(ys_live), "xs": len(flat), "stops": len(stops)}, name=name)
+                 {"ys": len(ys_live), "xs": len(flat), "stops": len(stops), "rows": rows}, name=name)
     found = {p: result(node, k) for k, p in enumerate(flat)}
     return [_total([found[p] for p in group]) for group in groups]
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from graphc.errors import DTypeError, RuleError, RunError, ShapeError, report
 from graphc.ir.node import RESULT, apply
-from graphc.ir.op import Host, Kind, Op
+from graphc.ir.op import Batch, Host, Kind, Op
 from graphc.ir.types import TensorType, same_dim
 from graphc.ops.assemble import concat_values
 from graphc.ops.compare import equal, greater, greater_equal, where
@@ -32,7 +32,7 @@ def _host(name: str, inputs: str, *, doc: str, infer, numpy, grad, samples, attr
         except np.linalg.LinAlgError as e:
             raise RunError(_problem(str(e))) from None
     return Op(name, Kind.HOST, tuple(inputs.split()), infer=infer, numpy=rule, grad=grad, doc=doc, attrs=attrs or {},
-              rule=Host(), samples=as_samples(samples), errors=tuple(errors))
+              rule=Host(), samples=as_samples(samples), errors=tuple(errors), batch=Batch())
 
 
 def _finite(x) -> np.ndarray:

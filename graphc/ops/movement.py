@@ -5,10 +5,16 @@ import numpy as np
 
 from graphc.errors import RuleError
 from graphc.ir import dims
-from graphc.ir.op import REQUIRED, IndexMap, Kind, Op
+from graphc.ir.op import REQUIRED, Batch, IndexMap, Kind, Op
 from graphc.ir.types import broadcast_shapes, same_dim, shape_text
 from graphc.ops.define import as_samples, move, sample
 from graphc.ops.samples import real
+
+
+def front(values: dict) -> Batch:
+    """The attributes `values` say something for each axis: this for the new one, "rows" its size."""
+    return Batch(lambda rows, marks, attrs: {
+        **attrs, **{name: (rows if first == "rows" else first, *attrs[name]) for name, first in values.items()}})
 
 
 def _reshape_type(x, *, shape):
@@ -28,7 +34,7 @@ reshape_to: Op = Op(
     samples=as_samples([sample(real(3, 4), shape=(2, 6)), sample(real(1, 3), shape=(3,)), sample(real(), shape=(1, 1)),
                         sample(real(0, 2), shape=(4, 0))]),
     errors=((sample(real(2, 3), shape=(4, 2)), "6 elements do not fill [4,2]"),
-            (sample(real(2, 3), shape=(-6, -1)), "a size is negative")),
+            (sample(real(2, 3), shape=(-6, -1)), "a size is negative")), batch=front({"shape": "rows"}),
 )
 
 
@@ -48,6 +54,7 @@ transpose_to: Op = move(
     grad=lambda dy, y, x, *, perm: [transpose_to(dy, perm=tuple(perm.index(a) for a in range(len(perm))))],
     samples=[sample(real(3, 4), perm=(1, 0)), sample(real(2, 3, 4), perm=(2, 0, 1)), sample(real(), perm=()),
              sample(real(0, 4), perm=(1, 0))],
+    batch=Batch(lambda rows, marks, attrs: {"perm": (0, *(p + 1 for p in attrs["perm"]))}),
     errors=[(sample(real(3, 4), perm=(0, 0)), "no permutation"), (sample(real(3, 4), perm=(0,)), "no permutation")],
 )
 
@@ -74,6 +81,7 @@ broadcast_to = move(
     grad=lambda dy, y, x, *, shape: [dy],
     samples=[sample(real(3, 1), shape=(2, 3, 4)), sample(real(), shape=(2,)), sample(real(4), shape=(0, 4)),
              sample(real(1, 1), shape=(1, 1))],
+    batch=Batch(lambda rows, marks, attrs: {"shape": (rows, *attrs["shape"])}, "broadcast"),
     errors=[(sample(real(3), shape=(2, 4)), "do not broadcast"),
             (sample(real(2, 3), shape=(3,)), "smaller than the operand's")],
 )
@@ -130,6 +138,7 @@ strided_slice = move(
              sample(real(3, 4), begin=(0, 2), steps=(1, 1), sizes=(3, 1)),
              sample(real(3, 4), begin=(3, 0), steps=(1, 1), sizes=(0, 4)),
              sample(real(0, 4), begin=(0, 0), steps=(1, 1), sizes=(0, 4))],
+    batch=front({"begin": 0, "steps": 1, "sizes": "rows"}),
     errors=[(sample(real(3, 4), begin=(1, 0), steps=(1, 1), sizes=(3, 4)), "leaves the tensor"),
             (sample(real(3, 4), begin=(0,), steps=(1,), sizes=(3,)), "for each axis"),
             (sample(real(3), begin=(0,), steps=(0,), sizes=(1,)), "a step is 0")],

@@ -10,7 +10,7 @@ from graphc.errors import DTypeError, RuleError, RunError
 from graphc.ir import dims
 from graphc.ir.op import REQUIRED, Items
 from graphc.ir.types import TensorType, int32, same_dim, shape_text
-from graphc.ops.define import common_dtype, sample
+from graphc.ops.define import behind, common_dtype, sample
 from graphc.ops.routine import along, fail, routine
 from graphc.ops.samples import integer, ordered, permutation, real
 
@@ -91,7 +91,7 @@ def _order_numpy(x, *, axis, descending):
 order_of = routine(
     "argsort", "x", attrs={"axis": REQUIRED, "descending": False},
     doc="The positions along `axis` of x's elements in order, as int32. Stable; NaN is the largest.",
-    infer=_order_type, row=_order_row, items=_order_items, numpy=_order_numpy, grad=NO_GRADIENT,
+    infer=_order_type, batch=behind("axis"), row=_order_row, items=_order_items, numpy=_order_numpy, grad=NO_GRADIENT,
     samples=[sample(real(3, 5), axis=1), sample(integer(40, 2), axis=0), sample(integer(3, 20), axis=1, descending=True),
              sample(real(2, 33, 2), axis=1, descending=True), sample(real(3, 0), axis=1), sample(real(1), axis=0)],
     errors=[(sample(real(3), axis=1), "axis out of range")],

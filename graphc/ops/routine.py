@@ -11,7 +11,7 @@ import numpy as np
 from graphc.errors import RunError
 from graphc.ir import dims
 from graphc.ir.dims import Size
-from graphc.ir.op import Kind, Op, Routine
+from graphc.ir.op import Batch, Kind, Op, Routine
 from graphc.ops.define import as_samples
 
 
@@ -36,10 +36,11 @@ def fail(number, element, value):
 
 
 def routine(name: str, inputs: str, *, doc: str, row: Callable, items: Callable, infer, numpy, grad, samples, attrs=None,
-            errors=(), nondiff=()) -> Op:
+            errors=(), nondiff=(), batch: Batch | None = None) -> Op:
     """An op that computes items by scalar code of its own. `row` and `items` as in graphc.ir.op.Routine."""
     return Op(name, Kind.ROUTINE, tuple(inputs.split()), infer=infer, numpy=numpy, grad=grad, doc=doc, attrs=attrs or {},
-              rule=Routine(row, items), samples=as_samples(samples), errors=tuple(errors), nondiff=tuple(nondiff))
+              rule=Routine(row, items), samples=as_samples(samples), errors=tuple(errors), nondiff=tuple(nondiff),
+              batch=batch)
 
 
 def along(shape: Sequence[Size], axis: int) -> tuple[tuple[Size, Size], tuple[Size, Size], Size, Size]:

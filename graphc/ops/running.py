@@ -8,7 +8,7 @@ from graphc.ir import dims
 from graphc.ir.op import REQUIRED, Items
 from graphc.ir.types import same_shape
 from graphc.ops.assemble import place
-from graphc.ops.define import common_dtype, sample
+from graphc.ops.define import behind, common_dtype, sample
 from graphc.ops.movement import strided_slice
 from graphc.ops.routine import along, lowest, routine, wide
 from graphc.ops.samples import integer, real
@@ -66,7 +66,7 @@ cumsum = routine(
     "cumsum", "x", attrs=FLAGS,
     doc="The sum of all elements up to each one along `axis`; `exclusive` leaves the element itself out, `reverse` sums from "
         "the end. Floats are summed in float64; integers wrap.",
-    infer=_running_type, row=_sum_row, items=_items,
+    infer=_running_type, batch=behind("axis"), row=_sum_row, items=_items,
     numpy=lambda x, *, axis, exclusive, reverse: _accumulated(np.add, x, axis, exclusive, reverse, 0),
     grad=lambda dy, y, x, *, axis, exclusive, reverse: [cumsum(dy, axis=axis, exclusive=exclusive, reverse=not reverse)],
     samples=[*CHOICES, sample(integer(3, 4), axis=1)], errors=ERRORS,
@@ -121,7 +121,8 @@ recurrence = routine(
     "recurrence", "a b", attrs={"axis": REQUIRED, "reverse": False, "restarts": False},
     doc="y[k] = a[k] * y[k - 1] + b[k] along `axis`, where y[0] = b[0]; with `reverse` from the end. With `restarts`, a "
         "factor 0 begins afresh: what came before, were it infinite or NaN, does not enter. Computed in float64.",
-    infer=_recurrence_type, row=_recurrence_row, items=_items, numpy=_recurrence_numpy, grad=_recurrence_grad,
+    infer=_recurrence_type, batch=behind("axis"), row=_recurrence_row, items=_items, numpy=_recurrence_numpy,
+    grad=_recurrence_grad,
     samples=[sample(real(3, 4), real(3, 4), axis=1), sample(real(4, 2), real(4, 2), axis=0, reverse=True),
              sample(real(2, 5), real(2, 5), axis=1, restarts=True), sample(real(0, 2), real(0, 2), axis=0),
              sample(real(1), real(1), axis=0)],
@@ -160,7 +161,7 @@ cumprod = routine(
     "cumprod", "x", attrs=FLAGS,
     doc="The product of all elements up to each one along `axis`; `exclusive` leaves the element itself out, `reverse` goes "
         "from the end. Floats are multiplied in float64; integers wrap.",
-    infer=_running_type, row=_product_row, items=_items,
+    infer=_running_type, batch=behind("axis"), row=_product_row, items=_items,
     numpy=lambda x, *, axis, exclusive, reverse: _accumulated(np.multiply, x, axis, exclusive, reverse, 1),
     grad=_product_grad, samples=[*CHOICES, sample(integer(3, 4), axis=1)], errors=ERRORS,
 )
@@ -178,7 +179,7 @@ def _max_row(x, y, n, stride, reverse):
 cummax = routine(
     "cummax", "x", attrs={"axis": REQUIRED, "reverse": False},
     doc="The largest of all elements up to each one along `axis`, from the end with `reverse`. NaN from the first NaN on.",
-    infer=_running_type, row=_max_row, items=_items,
+    infer=_running_type, batch=behind("axis"), row=_max_row, items=_items,
     numpy=lambda x, *, axis, reverse: np.flip(np.maximum.accumulate(np.flip(x, axis), axis), axis) if reverse
     else np.maximum.accumulate(x, axis),
     grad="it serves as a shift that cancels out",

@@ -8,7 +8,7 @@ import numpy as np
 from graphc.errors import RuleError
 from graphc.ir import dims
 from graphc.ir.dims import Size
-from graphc.ir.op import REQUIRED, IndexMap
+from graphc.ir.op import REQUIRED, Batch, IndexMap
 from graphc.ir.types import shape_text
 from graphc.ops.assemble import place
 from graphc.ops.define import move, sample
@@ -96,6 +96,8 @@ slide = move(
     "slide", attrs={"slides": REQUIRED, "fill": 0},
     doc="For each slide (axis, tap axis, stride, dilation, low, size): element (p, k) of the result, along axis and tap "
         "axis, is x's element (stride * p + dilation * k - low, k), or `fill` where x has none. The axis gets `size`.",
+    batch=Batch(lambda rows, marks, attrs: {
+        **attrs, "slides": tuple((axis + 1, tap + 1, *rest) for axis, tap, *rest in attrs["slides"])}),
     infer=_slide_type, access=_slide_access, numpy=_slide_numpy, grad=_slide_grad,
     samples=[sample(real(2, 5, 3), slides=((1, 2, 1, 1, 0, 3),)), sample(real(2, 5, 3), slides=((1, 2, 2, 1, 1, 3),)),
              sample(real(2, 7, 2), slides=((1, 2, 3, 2, 2, 4),)),

@@ -6,13 +6,14 @@ from collections.abc import Collection, Sequence
 from graphc.errors import CompileError, report
 from graphc.ir.container import detached
 from graphc.ir.graph import Graph, map_nested, rebuild, topological
-from graphc.ir.node import GROUP, RESULT, Node, as_node, make
+from graphc.ir.node import GROUP, RESULT, Node, as_node, input_node, make
 from graphc.ir.op import Kind
 from graphc.ops.composite import zeros_like
 from graphc.ops.elementwise import add
 from graphc.ops.grad import connected, takes_gradient
 from graphc.ops.movement import broadcast_to, reshape_to
 from graphc.ops.reduce import reduce_sum
+from graphc.passes.batch import batched, in_turn
 from graphc.passes.manager import graph_pass
 
 
@@ -22,7 +23,7 @@ def differentiate(graph: Graph) -> Graph:
     loops and branches put symbolic ones into new bodies: those are replaced last. Values with gradients of their own become
     plain values: nothing asks for their gradients any more.
     """
-    return map_nested(_without_customs(without_gradients(graph)), differentiate.function)
+    return map_nested(_plain(graph), differentiate.function)
 
 
 def _without_customs(graph: Graph) -> Graph:
@@ -47,7 +48,8 @@ def without_gradients(graph: Graph) -> Graph:
             ys, xs = node.attrs["ys"], node.attrs["xs"]
             first = 2 * ys + xs
             with detached(node.location):
-                gradients[node] = backward(inputs[:ys], inputs[ys:2 * ys], inputs[2 * ys:first], set(inputs[first:]))
+                gradients[node] = _backward(node.attrs["rows"], inputs[:ys], inputs[ys:2 * ys], inputs[2 * ys:first],
+                                            set(inputs[first:]))
             return make(GROUP, (), location=node.location)  # stands where the symbolic node stood; nothing needs it
         if node.op is RESULT and node.inputs[0] in gradients:
             return gradients[node.inputs[0]][node.attrs["index"]]
@@ -80,6 +82,20 @@ def backward(ys: Sequence[Node], grad_ys: Sequence[Node], xs: Sequence[Node], st
             elif any(i in on_way for i in node.inputs):
                 _propagate(node, totals, on_way, collected)
     return [found[x] if x in found else zeros_like(x) for x in xs]
+
+
+def _backward(how: str, ys: Sequence[Node], grad_ys: Sequence[Node], xs: Sequence[Node], stops: Collection[Node]) -> list[Node]:
+    """The same; with `how`, "at once" or "in turn", for each row of grad_ys, which have one more axis in front."""
+    if not how:
+        return backward(ys, grad_ys, xs, stops)
+    seeds = {input_node("", y.type): dy for y, dy in zip(ys, grad_ys, strict=True)}
+    rows = grad_ys[0].type.shape[0]
+    found = backward(ys, tuple(seeds), xs, stops)
+    return batched(found, seeds, rows, _plain) if how == "at once" else in_turn(found, seeds, rows)
+
+
+def _plain(graph: Graph) -> Graph:
+    return _without_customs(without_gradients(graph))
 
 
 def _slots(node: Node):
