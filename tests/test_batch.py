@@ -125,7 +125,8 @@ def test_jacobian_through_convolution_gather_and_order():
         y = tf.nn.max_pool(tf.nn.conv2d(images, kernel, [1, 2, 2, 1], "SAME"), [1, 2, 2, 1], [1, 1, 1, 1], "SAME")
         flat = tf.reshape(y, [-1])
         best, _ = tf.nn.top_k(flat, 3)
-        return tf.concat([tf.gather(tf.cumsum(flat), [3, 0, 3]) * best, tf.segment_max(tf.gather(flat, [1, 0, 2]), [0, 0, 1])], 0)
+        largest = tf.segment_max(tf.gather(flat, [1, 0, 2]), [0, 0, 1])
+        return tf.concat([tf.gather(tf.cumsum(flat), [3, 0, 3]) * best, largest], 0)
     assert_jacobian(mixed, 16, 32)
 
 
