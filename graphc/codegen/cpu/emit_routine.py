@@ -37,6 +37,7 @@ def emit_routine(kernel: RoutineKernel, lanes: int) -> KernelSource:
     for line in kernel.body.splitlines():
         s.line(_FAIL.sub(r"fail(error, record + \1, culprit\1 + ", line))
     source = s.source()
+    source.is_skeleton = False
     used = {f"pointer_{a.access.dtype}" for a in kernel.arguments} | set(_CALL.findall(kernel.body))
     source.tiles = {name: partial(_intrinsic, name) for name in sorted(used)}
     return source

@@ -1,18 +1,55 @@
 """Numba's front end for the loops of a kernel: a Python function to LLVM text, with as little of Numba as that needs.
 
-A kernel is loops and integer arithmetic around intrinsics. So the contexts hold only the builtin declarations, not those of
-arrays, strings and random numbers, among which every operator would be looked up, and the pipeline holds only the passes from
-bytecode to LLVM. Importing this imports Numba.
+A kernel is loops and integer arithmetic around intrinsics. Numba reads its bytecode, infers the types and lowers each
+instruction. What it would do besides is left out: the pipeline between these three serves closures, array expressions and
+exceptions; the contexts hold the builtin declarations alone, not those of arrays and strings, among which every operator would
+be looked up; variables are freed by nobody; and the function is a plain C one. No call of LLVM is made here, so that another
+thread may be in it. Importing this imports Numba.
 """
 from __future__ import annotations
 
 import functools
+import operator
 
+from llvmlite import ir
 from numba import extending
-from numba.core import compiler, compiler_machinery, cpu, lowering, typed_passes, types, typing, untyped_passes
+from numba.core import bytecode, callconv, compiler, cpu, funcdesc, interpreter, lowering, typed_passes, types, typing
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.targetconfig import ConfigStack
 from numba.core.typing import builtins as _declared  # noqa: F401 (importing it declares)
 from numba.core.typing import templates
+
+from graphc.codegen.cpu.simd_core import I64
+
+PARAMETERS = (types.intp, types.intp, types.intp)   # address of the arguments, number of this thread, number of threads
+
+
+class _Code(types.Callable):
+    """The type of one intrinsic, which knows its code for each signature."""
+
+    def __init__(self, intrinsic):
+        self.intrinsic = intrinsic
+        self.known: dict[tuple, tuple] = {}
+        super().__init__(f"intrinsic {intrinsic._name}")
+
+    @property
+    def key(self):
+        return self.intrinsic
+
+    def get_call_type(self, context, args, kws):
+        if not self.intrinsic._prefer_literal:
+            args = tuple(types.unliteral(a) for a in args)
+        if args not in self.known:
+            self.known[args] = self.intrinsic._defn(context, *args)
+        signature, _ = self.known[args]
+        self.known.setdefault(signature.args, self.known[args])
+        return signature
+
+    def get_call_signatures(self):
+        return [signature for signature, _ in self.known.values()], False
+
+    def get_impl_key(self, sig):
+        return self.intrinsic
 
 
 class _Typing(typing.Context):
@@ -22,8 +59,7 @@ class _Typing(typing.Context):
 
     def __init__(self):
         super().__init__()
-        self.target = _Target(self, "cpu")
-        self.intrinsics: dict[object, types.Function] = {}
+        self.builtin_calls: dict[tuple, object] = {}
 
     def refresh(self):
         """Nothing that is declared later is for kernels."""
@@ -40,28 +76,41 @@ class _Typing(typing.Context):
         self.install_registry(wanted)
 
     def resolve_value_type(self, val):
-        if not isinstance(val, extending._Intrinsic):
-            return super().resolve_value_type(val)
-        if val not in self.intrinsics:
-            self.intrinsics[val] = types.Function(_template(val, self.target))
-        return self.intrinsics[val]
+        return _Code(val) if isinstance(val, extending._Intrinsic) else super().resolve_value_type(val)
+
+    def resolve_function_type(self, func, args, kws):
+        if isinstance(func, _Code):
+            return func.get_call_type(self, args, kws)
+        if kws:
+            return super().resolve_function_type(func, args, kws)
+        if (func, args) not in self.builtin_calls:
+            self.builtin_calls[func, args] = super().resolve_function_type(func, args, kws)
+        return self.builtin_calls[func, args]
 
 
-def _template(intrinsic, target: _Target):
-    """The declaration of an intrinsic."""
-    known: dict[tuple, object] = {}
+class _Entry(callconv.BaseCallConv):
+    """void(i64, i64, i64). A kernel gives no value and raises nothing: where Numba would, it returns."""
 
-    def generic(self, args, kws):
-        if args not in known:
-            known[args], code = intrinsic._defn(self.context, *args)
-            target.insert_func_defn([(code, intrinsic, known[args].args)])
-        return known[args]
-    return type(intrinsic._name, (templates.AbstractTemplate,),
-                {"key": intrinsic, "generic": generic, "prefer_literal": intrinsic._prefer_literal})
+    def _make_call_helper(self, builder):
+        return None
+
+    def _return_errcode_raw(self, builder, code):
+        builder.ret_void()
+
+    def return_value(self, builder, retval):
+        builder.ret_void()
+
+    def return_user_exc(self, builder, exc, exc_args=None, loc=None, func_name=None):
+        builder.ret_void()
+
+    def get_arguments(self, func):
+        return func.args
 
 
 class _Target(cpu.CPUContext):
     """The code of what is builtin: numbers, ranges and tuples."""
+
+    call_conv = property(_Entry)
 
     def load_additional_registries(self):
         from numba.cpython import builtins, numbers, rangeobj, tupleobj  # noqa: F401 (each declares what it implements)
@@ -69,59 +118,135 @@ class _Target(cpu.CPUContext):
     def post_lowering(self, mod, library):
         """Nothing is linked: a kernel calls no runtime."""
 
+    def add_linking_libs(self, libs):
+        """Nothing is linked."""
+
+
+class _Library:
+    """Stands for the library that Numba would add the module to, which would parse and optimise it."""
+
+    def __init__(self):
+        self.text = ""
+
+    def create_ir_module(self, name: str) -> ir.Module:
+        return ir.Module(name)
+
+    def add_ir_module(self, module: ir.Module) -> None:
+        self.text = str(module)
+
 
 class _Lower(lowering.Lower):
-    """Numba's lowering without debug information, for which it would ask LLVM for the size of every variable."""
+    """Numba's lowering without what it does for debuggers and for reference counts."""
+
+    def emit_environment_object(self):
+        """No Python object is needed."""
+
+    def setup_function(self, fndesc):
+        self.function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [I64] * len(PARAMETERS)), fndesc.qualname)
+        self.entry_block = self.function.append_basic_block("entry")
+        self.builder = ir.IRBuilder(self.entry_block)
 
     def alloca_lltype(self, name, lltype, datamodel=None):
-        return lowering.cgutils.alloca_once(self.builder, lltype, name=name, zfill=False)
+        with self.builder.goto_entry_block():
+            return self.builder.alloca(lltype, name=name)
+
+    def storevar(self, value, name, argidx=None):
+        if name in self._singly_assigned_vars:
+            self._blk_local_varmap[name] = value
+        else:
+            self.builder.store(value, self.getvar(name))
+
+    def lower_assign(self, ty, inst):
+        return self.context.get_dummy_value() if isinstance(ty, _Code) else super().lower_assign(ty, inst)
+
+    def lower_call(self, resty, expr):
+        kind, signature = self.typeof(expr.func.name), self.fndesc.calltypes[expr]
+        if not isinstance(kind, _Code):
+            return super().lower_call(resty, expr)
+        _, code = kind.known[signature.args]
+        arguments = self.fold_call_args(kind, signature, expr.args, expr.vararg, expr.kws)
+        found = code(self.context, self.builder, signature, arguments)
+        return self.context.cast(self.builder, found, signature.return_type, resty)
 
 
-@compiler_machinery.register_pass(mutates_CFG=True, analysis_only=False)
-class _Lowering(typed_passes.NativeLowering):
-    _name = "graphc_kernel_lowering"
+class _SkeletonLower(_Lower):
+    """Lowering of a function in which whatever divides is positive: a size, or a number of threads."""
 
-    @property
-    def lowering_class(self):
-        return _Lower
+    def lower_binop(self, resty, expr, op):
+        signature = self.fndesc.calltypes[expr]
+        if signature.args != (types.intp, types.intp) or op not in _INTEGERS:
+            return super().lower_binop(resty, expr, op)
+        operands = (self.context.cast(self.builder, self.loadvar(v.name), self.typeof(v.name), types.intp)
+                    for v in (expr.lhs, expr.rhs))
+        return self.context.cast(self.builder, _INTEGERS[op](self.builder, *operands), signature.return_type, resty)
 
 
-class _Compiler(compiler.CompilerBase):
-    """The passes that a skeleton needs. Numba's others serve closures, inlining, literals and array expressions, of which a
-    kernel has none, and take half of the time.
-    """
+def _quotient(build, a, b):
+    """Floor of a / b for a positive b, without a branch."""
+    if _is_power(b):
+        return build.ashr(a, I64(b.constant.bit_length() - 1))
+    return build.add(build.sdiv(a, b), build.ashr(build.srem(a, b), I64(63)))
 
-    def define_pipelines(self):
-        manager = compiler_machinery.PassManager("graphc kernel")
-        for step in (untyped_passes.TranslateByteCode, untyped_passes.FixupArgs, untyped_passes.IRProcessing,
-                     typed_passes.NopythonTypeInference, typed_passes.IRLegalization, _Lowering, typed_passes.NoPythonBackend):
-            manager.add_pass(step, step.__doc__ or step.__name__)
-        manager.finalize()
-        return [manager]
+
+def _remainder(build, a, b):
+    """a modulo b for a positive b, without a branch."""
+    if _is_power(b):
+        return build.and_(a, I64(b.constant - 1))
+    rest = build.srem(a, b)
+    return build.add(rest, build.and_(b, build.ashr(rest, I64(63))))
+
+
+def _is_power(b) -> bool:
+    return isinstance(b, ir.Constant) and b.constant > 0 and b.constant & (b.constant - 1) == 0
+
+
+def _integers() -> dict:
+    """What has an instruction of LLVM for two i64: operator -> function of (builder, a, b)."""
+    def comparison(sign):
+        return lambda build, a, b: build.icmp_signed(sign, a, b)
+
+    def exact(name):
+        return lambda build, a, b: getattr(build, name)(a, b, flags=("nsw",))
+    signs = {operator.lt: "<", operator.le: "<=", operator.gt: ">", operator.ge: ">=", operator.eq: "==", operator.ne: "!="}
+    return {op: comparison(sign) for op, sign in signs.items()} | {
+        operator.add: exact("add"), operator.sub: exact("sub"), operator.mul: exact("mul"),
+        operator.floordiv: _quotient, operator.mod: _remainder}
+
+
+_INTEGERS = _integers()
+
+
+class _Interpreter(interpreter.Interpreter):
+    """Bytecode to Numba's IR; no kernel has a `with`, whose end would be looked for at every instruction."""
+
+    def post_process(self, peepholes, func_ir):
+        return super().post_process([p for p in peepholes if p is not interpreter.peep_hole_delete_with_exit], func_ir)
 
 
 @functools.cache
-def _typing() -> _Typing:
-    found = _Typing()
-    found.target.refresh()
-    found.load_builtins()
-    return found
+def _contexts() -> tuple[_Typing, _Target]:
+    types_of = _Typing()
+    target = _Target(types_of, "cpu")
+    target.refresh()
+    types_of.load_builtins()
+    target.error_model = callconv.create_error_model("numpy", target)
+    return types_of, target
 
 
-def unoptimised(function) -> tuple[str, str]:
-    """(LLVM module text, name of the compiled function) of a kernel, before any optimisation."""
-    flags = compiler.Flags()
-    flags.no_compile = True
-    flags.no_cpython_wrapper = True
-    flags.no_cfunc_wrapper = True
-    flags.nrt = False
-    flags.error_model = "numpy"
-    flags.release_gil = True
-    with global_compiler_lock:
-        context = _typing()
-        texts: list[str] = []
-        library = context.target.codegen().create_library("graphc kernel")
-        library.add_ir_module = lambda module: texts.append(str(module))  # else it would be parsed and optimised here
-        compiled = compiler.compile_extra(context, context.target, function, (types.intp, types.intp, types.intp), types.void,
-                                          flags, {}, library=library, pipeline_class=_Compiler)
-        return texts[-1], compiled.fndesc.mangled_name
+def unoptimised(function, symbol: str, is_skeleton: bool) -> str:
+    """The text of an LLVM module that defines `symbol`, void(i64 *args, i64 thread, i64 threads), from a kernel's function.
+
+    is_skeleton: whatever divides in it is positive. Otherwise division is NumPy's, also by 0.
+    """
+    function.__qualname__ = symbol
+    with global_compiler_lock, ConfigStack().enter(compiler.Flags()):
+        types_of, target = _contexts()
+        identity = bytecode.FunctionIdentity.from_function(function)
+        instructions = _Interpreter(identity).interpret(bytecode.ByteCode(identity))
+        found = typed_passes.type_inference_stage(types_of, target, instructions, PARAMETERS, types.void)
+        described = funcdesc.PythonFunctionDescriptor.from_specialized_function(
+            instructions, found.typemap, found.return_type, found.calltypes, target.mangler, inline=False, noalias=False,
+            abi_tags=())
+        library = _Library()
+        (_SkeletonLower if is_skeleton else _Lower)(target, library, described, instructions).lower()
+        return library.text

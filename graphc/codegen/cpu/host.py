@@ -66,18 +66,23 @@ def target_machine():
 
 
 def optimised_object(module):
-    """Object file for an LLVM module (text, llvmlite `ir.Module`, or parsed `ModuleRef`, which is changed in place)."""
-    _initialise()
-    if not isinstance(module, llvm.ModuleRef):
-        module = llvm.parse_assembly(str(module))
+    """Object file for an LLVM module (text, or llvmlite `ir.Module`).
+
+    Each function is simplified as at level 2 and nothing more is done: a kernel is one function, whose loops say themselves
+    what is a vector. The rest of that level takes as much time again and finds nothing to change in its loops.
+    """
+    module = llvm.parse_assembly(str(module))
     module.verify()
     machine = target_machine()
     module.triple = machine.triple
     module.data_layout = str(machine.target_data)
     options = llvm.create_pipeline_tuning_options(speed_level=2)
     options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False  # kernels say it all themselves
-    passes = llvm.create_pass_builder(machine, options)
-    passes.getModulePassManager().run(module, passes)
+    builder = llvm.create_pass_builder(machine, options)
+    passes = builder.getFunctionPassManager()
+    for function in module.functions:
+        if not function.is_declaration:
+            passes.run(function, builder)
     return machine.emit_object(module)
 
 

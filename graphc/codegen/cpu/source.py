@@ -10,7 +10,8 @@ from graphc.codegen.cpu.bodies import Body, number
 @dataclass
 class KernelSource:
     """What `build` compiles. `text` is a Python module; `traced` maps the name of each intrinsic that the skeleton calls to
-    (body function, result dtypes, constants); `splats` to (dtype, value); `tiles` to what makes other intrinsics.
+    (body function, result dtypes, constants); `splats` to (dtype, value); `tiles` to what makes other intrinsics. is_skeleton:
+    it does arithmetic on sizes alone; what a user wrote may also divide by 0 or by a negative number.
     """
 
     name: str
@@ -19,6 +20,7 @@ class KernelSource:
     traced: dict[str, tuple[str, tuple[str, ...], dict]]
     splats: dict[str, tuple[str, float | int | bool]]
     tiles: dict[str, object] = field(default_factory=dict)
+    is_skeleton: bool = True
 
 
 class Skeleton:
