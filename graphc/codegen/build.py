@@ -4,7 +4,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import sys
+import threading
 import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +50,7 @@ def lower(graph: Graph, target: Target | None = None) -> tuple[Lowered, Plan]:
 
 
 _compiled: dict[tuple[Kernel, int], tuple[str, bytes]] = {}
+_compiling = threading.Lock()
 
 
 def emit(kernel: Kernel):
@@ -65,30 +70,76 @@ def emit(kernel: Kernel):
     return emit_contract(kernel, lanes) if isinstance(kernel, ContractKernel) else emit_routine(kernel, lanes)
 
 
-def compile_kernel(kernel: Kernel) -> tuple[str, bytes]:
-    """(symbol, object code) of a kernel; equal kernels are compiled once in a process."""
-    key = (kernel, cpu_target().vector_bytes)
-    if key not in _compiled:
-        from graphc.codegen.cpu.compile import compile_source
-        start = time.perf_counter()
+def compile_kernels(kernels: Iterable[Kernel]) -> None:
+    """Compile what was not yet compiled in this process: equal kernels are compiled once.
+
+    This thread writes one kernel after the other as LLVM text, another makes machine code of each meanwhile: LLVM runs without
+    Python's lock, and the two take about the same time.
+    """
+    with _compiling:
+        missing = [k for k in dict.fromkeys(kernels) if _key(k) not in _compiled]
+        if missing:
+            with _short_turns(), ThreadPoolExecutor(1, "graphc-llvm") as back:
+                try:
+                    _compile(missing, back)
+                except BaseException:
+                    back.shutdown(cancel_futures=True)
+                    raise
+
+
+def _compile(kernels: Sequence[Kernel], back: ThreadPoolExecutor) -> None:
+    from graphc.codegen.cpu.compile import llvm_text
+    from graphc.codegen.cpu.host import optimised_object
+    waiting = []
+    for kernel in kernels:
+        start = time.thread_time()
         source = emit(kernel)
         symbol = f"graphc_{kernel.name}_{hashlib.sha256(source.text.encode()).hexdigest()[:12]}"
         symbol = "".join(c if c.isalnum() else "_" for c in symbol)
         if options.debug >= 4:
             print(f"{kernel_text(kernel)}\n{source.text}", file=sys.stderr)
-        _compiled[key] = symbol, compile_source(source, symbol)
+        text = llvm_text(source, symbol)
+        waiting.append((kernel, symbol, time.thread_time() - start, back.submit(_timed, optimised_object, text)))
+    for kernel, symbol, front_seconds, found in waiting:
+        code, seconds = found.result()
+        _compiled[_key(kernel)] = symbol, code
         if options.debug:
-            print(f"graphc: kernel {kernel.name} compiled in {(time.perf_counter() - start) * 1e3:.0f} ms", file=sys.stderr)
-    return _compiled[key]
+            print(f"graphc: kernel {kernel.name} compiled in {(front_seconds + seconds) * 1e3:.0f} ms", file=sys.stderr)
+
+
+def _timed(function, *arguments):
+    """(the function's result, the seconds of work that this thread did for it)."""
+    start = time.thread_time()
+    return function(*arguments), time.thread_time() - start
+
+
+@contextmanager
+def _short_turns():
+    """Let threads hold Python's lock for a short time only: LLVM's needs it for moments, but some twenty times a kernel."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+def compile_kernel(kernel: Kernel) -> tuple[str, bytes]:
+    """(symbol, object code) of a kernel."""
+    if _key(kernel) not in _compiled:
+        compile_kernels([kernel])
+    return _compiled[_key(kernel)]
+
+
+def _key(kernel: Kernel) -> tuple[Kernel, int]:
+    return kernel, cpu_target().vector_bytes
 
 
 def build(graph: Graph, dump: Path | None = None) -> Program:
     """The program of a fused graph."""
     lowered, plan = lower(graph)
-    objects: dict[str, bytes] = {}
-    for record in plan.calls:
-        symbol, code = compile_kernel(record.call.kernel)
-        objects[symbol] = code
+    compile_kernels(r.call.kernel for r in plan.calls)
+    objects = dict(compile_kernel(r.call.kernel) for r in plan.calls)
     if dump is not None:
         write_kernels(plan, dump)
     return assemble(graph, lowered, plan, objects)

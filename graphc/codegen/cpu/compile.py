@@ -1,19 +1,18 @@
-"""Kernel source to object code: Numba's front end for the loops, the tracer for the bodies, LLVM once at the end.
+"""Kernel source to LLVM: Numba's front end for the loops, the tracer for the bodies.
 
-Numba would optimise each function by itself, wrap it for Python and load it; a kernel needs none of that, so compilation
-stops at Numba's LLVM module, which is optimised once and becomes an object file.
+Numba would optimise the function, wrap it for Python and load it; a kernel needs none of that, so Numba's part ends with the
+LLVM module, of which `host.optimised_object` makes an object file.
 """
 from __future__ import annotations
 
 import hashlib
 import linecache
 
-from graphc.codegen.cpu.host import optimised_object
 from graphc.codegen.cpu.source import KernelSource
 
 
-def compile_source(source: KernelSource, symbol: str) -> bytes:
-    """The object file of a kernel; it exports `symbol`, a function void(i64 *args, i64 thread, i64 threads)."""
+def llvm_text(source: KernelSource, symbol: str) -> str:
+    """The LLVM module of a kernel; it defines `symbol`, a function void(i64 *args, i64 thread, i64 threads)."""
     from graphc.codegen.cpu import glue
     from graphc.codegen.cpu.front_end import unoptimised
     space = _execute(source)
@@ -25,7 +24,7 @@ def compile_source(source: KernelSource, symbol: str) -> bytes:
     for name, make in source.tiles.items():
         space[name] = make(space)
     space["arg"] = glue.arg
-    return optimised_object(unoptimised(space["kernel"], symbol, source.is_skeleton))
+    return unoptimised(space["kernel"], symbol, source.is_skeleton)
 
 
 def _execute(source: KernelSource) -> dict:
