@@ -1,4 +1,7 @@
-"""Starts one worker process per peer, gives them slices of time in turn, and gathers what they report."""
+"""Starts one worker process per peer, gives them slices of time in turn, and gathers what they report.
+
+A worker that fails or takes too long to build loses that row only: it is ended and starts anew for the next one.
+"""
 from __future__ import annotations
 
 import json
@@ -9,16 +12,17 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.workloads import Workload, disagreement
+from benchmarks.results import OURS
+from benchmarks.workloads import Workload
 
 SLICE = 0.2             # seconds that one peer runs before it is another's turn
 IDLE_AT_MOST = 0.03     # seconds of processor time that a waiting peer may use before a note says so
 NEW_SIZES = 10          # batch sizes per round of `new_batch`
-PATIENCE = 600          # seconds that any one request may take; compiling is the longest
+PATIENCE = 120          # seconds that a request may take which compiles nothing
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -28,6 +32,10 @@ class WorkerError(Exception):
 
 class WorkerUnsupported(WorkerError):
     """A peer has no way to do the workload."""
+
+
+class WorkerSlow(WorkerError):
+    """A peer did not answer in time, and was ended."""
 
 
 class Worker:
@@ -57,7 +65,8 @@ class Worker:
             line = self.replies.get(timeout=patience)
         except queue.Empty:
             self.process.kill()
-            raise WorkerError(f"no answer to {request['do']!r} in {patience:.0f} s, ended") from None
+            self.process.wait()
+            raise WorkerSlow(f"no answer to {request['do']!r} in {patience:.0f} s, ended") from None
         except OSError:
             line = None
         if line is None:
@@ -95,7 +104,8 @@ def environment(threads: int, cache: Path) -> dict[str, str]:
     count = str(threads)
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "GRAPHC_NUM_THREADS",
              "NPROC")       # the last is XLA's
-    caches = {"TORCHINDUCTOR_CACHE_DIR": cache, "NUMBA_CACHE_DIR": cache, "GRAPHC_CACHE_DIR": cache}
+    caches = {"TORCHINDUCTOR_CACHE_DIR": cache, "NUMBA_CACHE_DIR": cache, "GRAPHC_CACHE_DIR": cache,
+              "CACHEDB": cache / "tinygrad.db"}
     return {
         **os.environ,
         **dict.fromkeys(names, count),
@@ -128,46 +138,59 @@ class Column:
 
 @dataclass
 class Result:
-    """One row of the table."""
+    """One row of the table as it is measured."""
 
     workload: Workload
     threads: int
     columns: dict[str, Column] = field(default_factory=dict)        # "graphc", "graphc Session.run", "numpy", ...
-    build_seconds: dict[str, float] = field(default_factory=dict)
-    fingerprints: dict[str, list[float]] = field(default_factory=dict)
-    disagreement: str | None = None
+    build: dict[str, float] = field(default_factory=dict)
+    check: dict[str, list[list[float]]] = field(default_factory=dict)
+    missing: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def row(self) -> dict:
+        """As plain data, see `results.Results`: medians, tenths and ratios instead of thousands of samples."""
+        return {"workload": self.workload.name, "doc": self.workload.doc, "group": self.workload.group, "threads": self.threads,
+                "seconds": {name: self._summary(name) for name in self.columns}, "build": self.build, "check": self.check,
+                "missing": {peer: list(why) for peer, why in self.missing.items()}, "disagreement": None}
+
+    def _summary(self, name: str) -> dict:
+        column, ours = self.columns[name], self.columns.get(OURS)
+        samples = column.samples
+        tenths = statistics.quantiles(samples, n=10) if len(samples) > 1 else samples
+        found = {"median": column.median, "low": tenths[0], "high": tenths[-1], "samples": len(samples),
+                 "ratio": column.ratio_to(ours) if ours else None}
+        if column.usual:
+            found |= {"worst": max(samples), "usual": statistics.median(column.usual)}
+        return found
 
 
 class Runner:
-    """Runs workloads over peers; what went wrong is in `notes` (for the reader) and `failures` (for the exit code)."""
+    """Runs workloads over peers; what a reader should know beside the figures is in `notes`."""
 
-    def __init__(self, peers: list[str], pythons: dict[str, str], seconds: float, progress: Callable[[str], None]):
-        self.peers, self.pythons, self.seconds, self.progress = peers, pythons, seconds, progress
+    def __init__(self, pythons: dict[str, str], seconds: float, limit: float, progress: Callable[[str], None]):
+        self.pythons, self.seconds, self.limit, self.progress = pythons, seconds, limit, progress
         self.versions: dict[str, str] = {}
         self.absent: dict[str, str] = {}
         self.notes: list[str] = []
-        self.failures: list[str] = []
         self.workers: dict[str, Worker] = {}
 
-    def run(self, workloads: list[Workload], threads: int) -> list[Result]:
-        """All results, in the order asked for; workloads with another number of threads get other processes."""
-        results = {}
-        for count in sorted({workload.threads or threads for workload in workloads}, reverse=True):
-            with tempfile.TemporaryDirectory(prefix="graphc-benchmarks-", ignore_cleanup_errors=True) as folder:
-                try:
-                    for workload in workloads:
-                        if (workload.threads or threads) == count:
-                            self._start(count, Path(folder))
-                            results[workload.name] = self._measure(Result(workload, count))
-                finally:
-                    for worker in self.workers.values():
-                        worker.stop()
-                    self.workers = {}
-        return [results[workload.name] for workload in workloads]
+    def run(self, wanted: list[tuple[Workload, list[str]]], threads: int) -> Iterator[dict]:
+        """A row for each workload with at least one of the peers wanted for it, as soon as it is measured."""
+        with tempfile.TemporaryDirectory(prefix="graphc-benchmarks-", ignore_cleanup_errors=True) as folder:
+            try:
+                for workload, peers in wanted:
+                    self._start(peers, threads, Path(folder))
+                    result = Result(workload, threads)
+                    self._measure(result, [peer for peer in peers if peer in self.workers])
+                    yield result.row()
+            finally:
+                for worker in self.workers.values():
+                    worker.stop()
+                self.workers = {}
 
-    def _start(self, threads: int, folder: Path) -> None:
-        """Start every peer that has no live process, unless it could not be started before."""
-        for peer in self.peers:
+    def _start(self, peers: list[str], threads: int, folder: Path) -> None:
+        """Start those of the peers that have no live process, unless they could not be started before."""
+        for peer in peers:
             if peer in self.absent or (peer in self.workers and self.workers[peer].alive):
                 continue
             self.progress(f"starting {peer}")
@@ -178,39 +201,34 @@ class Runner:
                 self.workers.pop(peer, None)
                 self.absent[peer] = str(error)
 
-    def _measure(self, result: Result) -> Result:
+    def _measure(self, result: Result, peers: list[str]) -> None:
         workload = result.workload
-        ready = {}
-        for peer in self.workers:
-            self.progress(f"{workload.name}: building with {peer}")
-            reply = self._ask(peer, result, do="build", workload=workload.name)
-            check = self._ask(peer, result, do="check") if reply else None
-            if reply and check:
-                result.build_seconds[peer] = reply["seconds"]
-                result.fingerprints[peer] = check["fingerprint"]
-                ready[peer] = ["" if workload.name == "new_batch" else way for way in reply["ways"]]
-        if len(result.fingerprints) > 1:
-            result.disagreement = disagreement(result.fingerprints)
-            if result.disagreement:
-                self.failures.append(f"{workload.name}: results disagree, {result.disagreement}")
         new_batch = workload.name == "new_batch"
+        ready = {}
+        for peer in peers:
+            self.progress(f"{workload.name}: building with {peer}")
+            reply = self._ask(peer, result, self.limit, do="build", workload=workload.name)
+            check = self._ask(peer, result, self.limit, do="check") if reply else None
+            if reply and check:
+                result.build[peer] = reply["seconds"]
+                result.check[peer] = check["fingerprint"]
+                ready[peer] = ["" if new_batch else way for way in reply["ways"]]
         for turn in range(3 if new_batch else max(3, round(self.seconds / SLICE))):
             self.progress(f"{workload.name}: round {turn + 1}")
             order = list(ready)
             shift = turn % max(len(order), 1)       # nobody always comes after the same one
             for peer in order[shift:] + order[:shift]:
                 for way in dict.fromkeys(ready.get(peer, [])):
-                    self._slice(result, peer, way, new_batch, ready)
-        return result
+                    self._slice(result, peer, way, ready)
 
-    def _slice(self, result: Result, peer: str, way: str, new_batch: bool, ready: dict[str, list[str]]) -> None:
+    def _slice(self, result: Result, peer: str, way: str, ready: dict[str, list[str]]) -> None:
         """One peer's turn; a peer that fails loses the row, so that half a measurement is not shown as a whole one."""
-        if new_batch:
-            reply = self._ask(peer, result, do="new_sizes", count=NEW_SIZES)
+        if result.workload.name == "new_batch":
+            reply = self._ask(peer, result, PATIENCE, do="new_sizes", count=NEW_SIZES)
         else:
-            reply = self._ask(peer, result, do="time", way=way, seconds=min(SLICE, self.seconds))
+            reply = self._ask(peer, result, PATIENCE, do="time", way=way, seconds=min(SLICE, self.seconds))
         if reply is None:
-            del ready[peer]
+            ready.pop(peer, None)
             for name in [name for name in result.columns if name.split()[0] == peer]:
                 del result.columns[name]
             return
@@ -223,13 +241,15 @@ class Runner:
             if note not in self.notes:
                 self.notes.append(note)
 
-    def _ask(self, peer: str, result: Result, **request) -> dict | None:
-        """A reply, or None and a note why there is none."""
-        name = result.workload.name
+    def _ask(self, peer: str, result: Result, patience: float, **request) -> dict | None:
+        """A reply, or None, and why in the result."""
         try:
-            return self.workers[peer].request(**request)
+            return self.workers[peer].request(patience, **request)
         except WorkerUnsupported as error:
-            self.notes.append(f"{name}: {peer} left out, {error}")
+            result.missing[peer] = ("unsupported", str(error))
+        except WorkerSlow as error:
+            building = request["do"] in ("build", "check")
+            result.missing[peer] = ("limit", f"> {patience:.0f} s") if building else ("failed", str(error))
         except WorkerError as error:
-            self.failures.append(f"{name}: {peer} failed, {error}")
+            result.missing[peer] = ("failed", str(error))
         return None

@@ -1,14 +1,24 @@
 """Turns results into the tables that a person reads, as aligned text or as Markdown."""
 from __future__ import annotations
 
-import statistics
 from decimal import Decimal
 
 from benchmarks.peers import PEERS
-from benchmarks.runner import Result
+from benchmarks.results import OURS, Results, best_peer
 
-OURS = "graphc"
-PRODUCT_FLOPS = 1e6     # smaller rows say nothing about arithmetic, so no rate is printed for them
+# How many times faster than the best peer a workload must be, and would be in a dream.
+TARGETS = {
+    "linreg_train": (1.2, 2), "logreg_train": (1.5, 3), "mlp10_train": (3, 5), "mlp128_train_b32": (2.5, 4),
+    "mlp128_train_b512": (1.7, 2.5), "lenet_train_b64": (3.5, 5), "lstm_train": (2, 2.5), "mlp128_infer_b1": (1.2, 1.6),
+    "mlp128_infer_b512": (1.1, 1.25), "lenet_infer_b1": (2, 4), "lenet_infer_b64": (2, 3), "lstm_infer_b1": (1.3, 2),
+    "gelu_grad": (4, 6), "softmax_rows": (1.1, 1.4), "mm_gelu_1024": (1.15, 1.25), "mm_gelu_64": (1.5, 2),
+    "loop_100k": (2.4, 2.6),
+}
+STARTUP = {     # what `startup.measure` finds -> the row's title, and the factor to the unit in it
+    "cold": ("cold: build, compile, first step, s", 1), "warm": ("warm: second process, Python start to first step, s", 1),
+    "import": ("import, s", 1), "import_beyond": ("import beyond NumPy, s", 1), "resident": ("resident, MB", 1e-6),
+    "resident_beyond": ("resident beyond NumPy, MB", 1e-6), "installed": ("installed, MB", 1e-6),
+}
 
 
 def grid(rows: list[list[str]], markdown: bool) -> str:
@@ -29,101 +39,91 @@ def number(value: float) -> str:
     return f"{value:.0f}" if value >= 1000 else f"{Decimal(f'{value:.2e}'):f}"
 
 
-def columns_of(results: list[Result]) -> list[str]:
+def times_as_long(ratio: float) -> str:
+    return f"x{ratio:{'.2g' if ratio < 1 else '.1f' if ratio < 10 else '.0f'}}"
+
+
+def columns_of(rows: list[dict]) -> list[str]:
     """All columns that any row has, in the order of the list of peers."""
-    names = dict.fromkeys(name for result in results for name in result.columns)
+    names = dict.fromkeys(name for row in rows for name in row["seconds"])
     return sorted(names, key=lambda name: list(PEERS).index(name.split()[0]))
 
 
-def times(results: list[Result], markdown: bool) -> str:
+def times(rows: list[dict], markdown: bool) -> str:
     """The main table: medians in milliseconds; behind those of others how many times longer they took than graphc."""
-    names = columns_of(results)
-    rows = [["milliseconds", *names]]
-    for result in results:
-        others = {n: c.median for n, c in result.columns.items() if not n.startswith(OURS)}
-        best = min(others, key=others.__getitem__) if others else None
-        cells = []
+    names = columns_of(rows)
+    lines = [["milliseconds", *names]]
+    for row in rows:
+        best, cells = best_peer(row), []
         for name in names:
-            column, ours = result.columns.get(name), result.columns.get(OURS)
+            column = row["seconds"].get(name)
             if column is None:
                 cells.append("-")
                 continue
-            cell = number(column.median * 1e3)
+            cell = number(column["median"] * 1e3)
             if name == best:
-                cell = f"**{cell}**" if markdown else f"*{cell}"
-            if ours and name != OURS:
-                ratio = column.ratio_to(ours)
-                cell += f" (x{ratio:{'.2g' if ratio < 1 else '.1f' if ratio < 10 else '.0f'}})"
+                cell = f"**{cell}**" if markdown else f"*{cell}*"
+            if column["ratio"] and name != OURS:
+                cell += f" ({times_as_long(column['ratio'])})"
             cells.append(cell)
-        rows.append([result.workload.name, *cells])
-    return grid(rows, markdown)
+        lines.append([row["workload"], *cells])
+    return grid(lines, markdown)
 
 
-def builds(results: list[Result], markdown: bool) -> str:
-    """Seconds to build and call once with empty caches, which is mostly compiling."""
-    names = [peer for peer in PEERS if any(peer in result.build_seconds for result in results)]
-    rows = [["build and first call, s", *names]]
-    for result in results:
-        seconds = result.build_seconds
-        rows.append([result.workload.name, *(number(seconds[n]) if n in seconds else "-" for n in names)])
-    return grid(rows, markdown)
-
-
-def rates(results: list[Result], facts: dict, markdown: bool) -> str | None:
-    """Speeds of the rows that are limited by arithmetic or memory, with their share of what the machine can do."""
-    rows = [["rate (share of this machine's limit)", *columns_of(results)]]
-    for result in results:
-        workload = result.workload
-        if workload.bytes:
-            unit, amount = "GB/s", workload.bytes
-            limit = facts["copy_bytes_1"] if result.threads == 1 else facts["copy_bytes"]
-        elif workload.flops > PRODUCT_FLOPS and workload.name != "new_batch":
-            unit, amount = "GFLOP/s", workload.flops
-            limit = facts["peak_flops"] and facts["peak_flops"] * result.threads
-        else:
+def floors(results: Results, rows: list[dict], markdown: bool) -> str | None:
+    """graphc beside the best peer, the target and the floor, for the rows that graphc is in."""
+    lines = [["milliseconds", OURS, "best peer", "its time", "faster", "must", "dream", "floor", "graphc / floor",
+              "peer / floor"]]
+    for row in rows:
+        if OURS not in row["seconds"]:
             continue
-        cells = []
-        for name in rows[0][1:]:
-            column = result.columns.get(name)
-            rate = column and amount / column.median
-            cells.append("-" if not column else
-                         f"{rate / 1e9:.0f}" + (f" ({100 * rate / limit:.0f} %)" if limit else ""))
-        rows.append([f"{workload.name}, {unit}", *cells])
-    return grid(rows, markdown) if len(rows) > 1 else None
+        ours, best, floor = row["seconds"][OURS], best_peer(row), results.floor(row)
+        must, dream = TARGETS.get(row["workload"], ("", ""))
+        cells = [number(ours["median"] * 1e3), "-", "-", "-"]
+        if best:
+            other = row["seconds"][best]
+            cells[1:] = [best, number(other["median"] * 1e3), times_as_long(other["ratio"])]
+            if must and other["ratio"] < must:
+                cells[3] = f"**{cells[3]}**" if markdown else f"*{cells[3]}"
+        cells += [str(must), str(dream), number(floor * 1e3) if floor else "-"]
+        cells += [number(row["seconds"][name]["median"] / floor) if floor and name else "-" for name in (OURS, best)]
+        lines.append([row["workload"], *cells])
+    return grid(lines, markdown) if len(lines) > 1 else None
 
 
-def new_sizes(results: list[Result], markdown: bool) -> str | None:
+def builds(rows: list[dict], markdown: bool) -> str:
+    """Seconds to build and call once with empty caches, which is mostly compiling; or how long was too long."""
+    limits = {peer for row in rows for peer, (kind, _) in row["missing"].items() if kind == "limit"}
+    names = [peer for peer in PEERS if peer in limits or any(peer in row["build"] for row in rows)]
+    lines = [["build and first call, s", *names]]
+    for row in rows:
+        slow = {peer: why for peer, (kind, why) in row["missing"].items() if kind == "limit"}
+        lines.append([row["workload"], *(number(row["build"][n]) if n in row["build"] else slow.get(n, "-").removesuffix(" s")
+                                         for n in names)])
+    return grid(lines, markdown)
+
+
+def new_sizes(rows: list[dict], markdown: bool) -> str | None:
     """For `new_batch`, what the median hides: the slowest first call, and the usual time of such a call."""
-    result = next((result for result in results if result.workload.name == "new_batch"), None)
-    if result is None or not result.columns:
+    row = next((row for row in rows if row["workload"] == "new_batch" and row["seconds"]), None)
+    if row is None:
         return None
-    names = columns_of([result])
-    columns = [result.columns[name] for name in names]
-    rows = [["new batch size, ms", *names],
-            ["first call, median", *(number(column.median * 1e3) for column in columns)],
-            ["first call, worst", *(number(max(column.samples) * 1e3) for column in columns)],
-            ["usual call", *(number(statistics.median(column.usual) * 1e3) for column in columns)]]
-    return grid(rows, markdown)
+    columns = row["seconds"].values()
+    return grid([["new batch size, ms", *row["seconds"]],
+                 ["first call, median", *(number(column["median"] * 1e3) for column in columns)],
+                 ["first call, worst", *(number(column["worst"] * 1e3) for column in columns)],
+                 ["usual call", *(number(column["usual"] * 1e3) for column in columns)]], markdown)
 
 
-def as_data(results: list[Result]) -> list[dict]:
-    """The results for `--json`: medians, tenths and ratios instead of thousands of samples."""
-    def summary(result: Result, name: str) -> dict:
-        column = result.columns[name]
-        tenths = statistics.quantiles(column.samples, n=10)
-        data = {"median": column.median, "low": tenths[0], "high": tenths[-1], "samples": len(column.samples)}
-        if OURS in result.columns and name != OURS:
-            data["ratio_to_graphc"] = column.ratio_to(result.columns[OURS])
-        if column.usual:
-            data |= {"worst": max(column.samples), "usual": statistics.median(column.usual)}
-        return data
-
-    return [{
-        "workload": result.workload.name,
-        "doc": result.workload.doc,
-        "threads": result.threads,
-        "seconds": {name: summary(result, name) for name in result.columns},
-        "build_seconds": result.build_seconds,
-        "check": {peer: values[0] for peer, values in result.fingerprints.items()},
-        "disagreement": result.disagreement,
-    } for result in results]
+def startup(results: Results, markdown: bool) -> str | None:
+    """What starting costs, by peer."""
+    found = results.data["startup"]
+    names = [peer for peer in PEERS if peer in found]
+    if not names:
+        return None
+    lines = [["start", *names]]
+    for key, (title, factor) in STARTUP.items():
+        lines.append([title, *("-" if found[n].get(key) is None else found[n][key] if isinstance(found[n][key], str)
+                               else number(found[n][key] * factor) for n in names)])
+    lines.append(["the step of cold and warm", *(found[name].get("workload") or "-" for name in names)])
+    return grid(lines, markdown)

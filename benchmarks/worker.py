@@ -4,7 +4,7 @@ Each request is a line of JSON on standard input, each reply a line of JSON on s
 
     {"do": "start", "threads": 2}                   {"version": ..., "python": ...}
     {"do": "build", "workload": "mlp10_train"}      {"seconds": ..., "ways": ["", "Session.run"]}
-    {"do": "check"}                                 {"fingerprint": [...]}          the loss after 20 steps
+    {"do": "check"}                                 {"fingerprint": [[...]]}        the loss after 20 steps, or results
     {"do": "time", "way": "", "seconds": 0.2}       {"seconds": [...]}              one figure per call
     {"do": "new_sizes", "count": 10}                {"seconds": [...], "usual": [...]}
     {"do": "quit"}                                  the process ends
@@ -29,7 +29,8 @@ import traceback
 from collections.abc import Callable
 
 from benchmarks import peers
-from benchmarks.workloads import CHECK_STEPS, WORKLOADS, feeds, fingerprint, initial_weights, new_batch_feeds
+from benchmarks.data import feeds, fingerprint, initial_weights, new_batch_feeds
+from benchmarks.workloads import CHECK_STEPS, WORKLOADS
 
 SAMPLE_SECONDS = 50e-6      # that one sample takes at least, so that reading the clock does not count
 SAMPLES_AT_MOST = 2000      # per reply, about
@@ -66,7 +67,7 @@ class Worker:
         began = time.perf_counter()
         built = self.peer.BUILDERS[chosen.kind](chosen, weights)
         self.ways = built if isinstance(built, dict) else {"": built}
-        self.first = _value(self.ways[""](*self.feeds[0]))
+        self.first = self.ways[""](*self.feeds[0])
         seconds = time.perf_counter() - began
         self.workload = chosen
         self.unseen = new_batch_feeds()
@@ -74,13 +75,13 @@ class Worker:
 
     def check(self) -> dict:
         """What the peer computes: for training the loss of step 20, building's own call being the first step."""
-        result = self.first
+        result, self.first = self.first, None       # it may be large
         if self.workload.trains:
             for step in range(1, CHECK_STEPS):
-                result = _value(self.ways[""](*self.feeds[step % len(self.feeds)]))
-        found = fingerprint(self.workload, result)
-        self.first = None       # it may be large
-        return {"fingerprint": found}
+                result = self.ways[""](*self.feeds[step % len(self.feeds)])
+            if isinstance(result, (list, tuple)):
+                result = result[0]                  # the loss comes first
+        return {"fingerprint": fingerprint(result)}
 
     def time(self, way: str, seconds: float) -> dict:
         """Seconds per call, over and over for so many seconds, cycling through the feeds."""
@@ -88,7 +89,7 @@ class Worker:
         end = clock() + seconds
         groups = self._groups(call, max(SAMPLE_SECONDS, seconds / SAMPLES_AT_MOST))
         samples = []
-        while clock() < end or len(samples) < 3:
+        while clock() < end or not samples:
             group = groups[len(samples) % len(groups)]
             began = clock()
             for feed in group:
@@ -98,7 +99,7 @@ class Worker:
 
     def _groups(self, call: Callable, at_least: float) -> list[list[tuple]]:
         """The feeds of one sample each: single ones, or for short calls so many together that they take `at_least`."""
-        usual = min(_timed(call, self.feeds[0]) for _ in range(2))
+        usual = _timed(call, self.feeds[0])
         if usual < 10 * at_least:       # looks short: look again when it is warm
             usual = min(_timed(call, feed) for feed in self.feeds * 4)
         if usual > at_least / 2:
@@ -119,11 +120,6 @@ def _timed(call: Callable, feed: tuple) -> float:
     began = time.perf_counter()
     call(*feed)
     return time.perf_counter() - began
-
-
-def _value(result):
-    """A call may return the loss alone, or a list of which it is the first."""
-    return result[0] if isinstance(result, (list, tuple)) else result
 
 
 def answer(worker: Worker, request: dict) -> dict:

@@ -1,13 +1,11 @@
-"""What is measured: for each workload its sizes, its initial weights and the arrays that each call is given.
+"""What is measured: for each workload its sizes and what it costs at least.  Its weights and feeds are in `data.py`.
 
-Everything a peer needs to build a workload is here, so that all peers compute the same numbers.  Needs NumPy only.
+Everything a peer needs to build a workload is here, so that all peers compute the same numbers.
 """
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from dataclasses import dataclass
-
-import numpy as np
 
 FEED_SETS = 8           # different batches, cycled
 CHECK_STEPS = 20        # the losses of all peers must agree after so many steps
@@ -17,209 +15,213 @@ SGD_RATE = 0.01
 MOMENTUM = 0.5
 ADAM_RATE, ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON = 1e-3, 0.9, 0.999, 1e-8
 GELU_SCALARS = (1.1, 0.1, 0.9)      # a, b, c
+LAYER_NORM_EPSILON = 1e-5
+LOOP_STEPS = 100_000
+STATES = {None: 0, "sgd": 1, "momentum": 2, "adam": 3}      # arrays as large as the weights that an update reads and writes
+SERIES = ("batch", "width")         # groups that only draw a curve: few peers, no rows of the summary
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One row of the table.  Peers choose the code to build by `kind`, and take sizes from the other fields."""
+    """One row of the table.  Peers choose the code to build by `kind`, and take sizes from the other fields.
+
+    The costs are those of one call and lower bounds, for they assume that what is made is used at once: `flops` are
+    those of the products, an addition and a multiplication counting one each; `reads` and `writes` are bytes of feeds,
+    weights, optimizer state and results; `chain` is how many operations must wait for each other.
+    """
 
     name: str
     kind: str
     doc: str
-    sizes: tuple[int, ...]              # layer widths; for a product m, n, k; else the shape of a feed
+    sizes: tuple[int, ...]              # see `data.shapes`
     batch: int = 0                      # rows of a batch
+    group: str = "training"
+    loss: str | None = None             # squares, sigmoid or classes
+    optimizer: str | None = None        # sgd, momentum or adam
     threads: int | None = None          # a fixed number instead of the one that the user asked for
-    flops: int = 0                      # of one call, an addition and a multiplication counting one each
-    bytes: int = 0                      # that one call has to read and write at least, where that is what limits it
+    flops: int = 0
+    reads: int = 0
+    writes: int = 0
+    footprint: int = 0                  # bytes that are kept from one call to the next: says which memory's speed counts
+    chain: int = 0
 
     @property
     def trains(self) -> bool:
         """Whether a call changes weights and returns a loss."""
-        return self.kind.endswith("_train")
+        return self.optimizer is not None
+
+    @property
+    def net(self) -> str:
+        """The kind without `_train` or `_infer`."""
+        return self.kind.removesuffix("_train").removesuffix("_infer")
 
     @property
     def feed_sets(self) -> int:
-        return FEED_SETS if self.bytes < 2**24 else 1       # eight of the largest feed would be half a gigabyte
+        return 1 if self.group == "memory" else FEED_SETS       # eight of the largest feed would be half a gigabyte
 
 
-def _mlp(name: str, hidden: int, batch: int, trains: bool) -> Workload:
-    layers = (784, hidden, 10)
-    first, second = 2 * batch * 784 * hidden, 2 * batch * hidden * 10
-    if trains:      # backwards each product comes twice more, but nobody wants the gradient of the images
-        doc = f"784-{hidden}(relu)-10, sparse softmax cross entropy, Adam, batch {batch}"
-        return Workload(name, "mlp_train", doc, layers, batch, flops=2 * first + 3 * second)
-    doc = f"784-{hidden}(relu)-10, its logits, batch {batch}"
-    return Workload(name, "mlp_infer", doc, layers, batch, flops=first + second)
+def _of_net(name: str, net: str, doc: str, sizes: tuple[int, ...], batch: int, *, group: str, weights: int,
+            products: list, feed: int, result: int, loss: str | None = None, optimizer: str | None = None,
+            again: int = 0) -> Workload:
+    """A net's training step, or with no optimizer its prediction.
+
+    products: operations of each product of an example, the first ones of those that a feed goes into. Backwards, each
+    product comes twice more, but nobody wants a feed's gradient.  weights, feed, result: numbers of floats, the last two
+    of an example.  again: floats of weights that are read once more for each later step of a recurrence.
+    """
+    first, inner = products
+    flops = batch * ((2 if optimizer else 1) * sum(first) + (3 if optimizer else 1) * sum(inner))
+    state = STATES[optimizer] * weights
+    what = {"squares": "mean squared error", "sigmoid": "sigmoid cross entropy from logits",
+            "classes": "sparse softmax cross entropy", None: "the prediction"}[loss]
+    how = {"sgd": ", SGD", "momentum": ", SGD with momentum 0.5", "adam": ", Adam", None: ""}[optimizer]
+    kind = f"{net}_{'train' if optimizer else 'infer'}"
+    return Workload(name, kind, f"{doc}, {what}{how}, batch {batch}", sizes, batch, group, loss, optimizer,
+                    flops=flops, reads=4 * (max(state, weights) + again + batch * feed), writes=4 * (state or batch * result),
+                    footprint=4 * (max(state, weights) + FEED_SETS * batch * feed + batch * result))
 
 
-LENET = ((10, 1, 5, 5), (20, 10, 5, 5), (320, 50), (50, 10))  # filters as PyTorch lays them out; matrices [in, out]
-LSTM_STEPS = 50
+def _mlp(name: str, layers: tuple[int, ...], batch: int, trains: bool, group: str = "") -> Workload:
+    pairs = list(zip(layers, layers[1:], strict=False))
+    products = [2 * m * n for m, n in pairs]
+    middle = "-".join(f"{width}(relu)" for width in layers[1:-1])
+    if len(layers) > 5:
+        middle = f"{len(layers) - 2} of {layers[1]}(relu)"
+    return _of_net(name, "mlp", f"{layers[0]}-{middle}-{layers[-1]}", layers, batch,
+                   group=group or ("training" if trains else "inference"), weights=sum(m * n + n for m, n in pairs),
+                   products=[products[:1], products[1:]], feed=layers[0], result=layers[-1],
+                   loss="classes" if trains else None, optimizer="adam" if trains else None)
 
 
-def _lenet(name: str, batch: int, trains: bool) -> Workload:
-    flops = 2 * batch * (24 * 24 * 10 * 25 + 8 * 8 * 20 * 250 + 320 * 50 + 500)
-    what = "log-softmax and NLL, SGD with momentum" if trains else "its logits"
-    return Workload(name, "lenet_train" if trains else "lenet_infer",
-                    f"1x28x28: conv 5x5 to 10, pool, relu, conv 5x5 to 20, pool, relu, 320-50 relu, 50-10, {what}, b{batch}",
-                    (1, 28, 28), batch, flops=3 * flops if trains else flops)
+def _lenet(name: str, batch: int, trains: bool, group: str = "convolution") -> Workload:
+    side, one, two, hidden = sizes = (28, 10, 20, 50)
+    weights = 25 * one + one + 25 * one * two + two + 16 * two * hidden + hidden + 10 * hidden + 10
+    doc = "1x28x28: conv 5x5 to 10, pool, relu, conv 5x5 to 20, pool, relu, 320-50 relu, 50-10"
+    return _of_net(name, "lenet", doc, sizes, batch, group=group, weights=weights, feed=side * side, result=10,
+                   products=[[2 * 24 * 24 * one * 25], [2 * 64 * two * one * 25, 2 * 16 * two * hidden, 2 * hidden * 10]],
+                   loss="classes" if trains else None, optimizer="momentum" if trains else None)
+
+
+def _separable(name: str, batch: int, trains: bool) -> Workload:
+    """Depthwise convolutions between products of 1x1, odd channels, with and without padding and strides."""
+    side, *channels = sizes = (33, 3, 13, 27, 51, 51)
+    places = (16 * 16, 16 * 16, 7 * 7, 7 * 7)
+    inner, weights = [], 9 * channels[0] * channels[1] + channels[1] + 10 * channels[-1] + 10
+    for area, into, out in zip(places[1:], channels[1:], channels[2:], strict=False):
+        inner += [2 * 9 * area * into, 2 * area * into * out]
+        weights += 9 * into + into * out + out
+    doc = "3x33x33: conv 3x3 by 2 to 13; depthwise 3x3 and 1x1 to 27, by 2 to 51, to 51; mean, 51-10"
+    return _of_net(name, "separable", doc, sizes, batch, group="convolution", weights=weights, feed=3 * side * side, result=10,
+                   products=[[2 * places[0] * 9 * channels[0] * channels[1]], [*inner, 2 * channels[-1] * 10]],
+                   loss="classes" if trains else None, optimizer="momentum" if trains else None)
 
 
 def _lstm(name: str, batch: int, trains: bool) -> Workload:
-    flops = LSTM_STEPS * 2 * batch * 4 * 128 * (64 + 128 + 128 + 128)
-    what = "cross entropy, Adam" if trains else "its logits"
-    return Workload(name, "lstm_train" if trains else "lstm_infer",
-                    f"two LSTM layers, 64 inputs, 128 units, {LSTM_STEPS} steps, last output to 10 classes, {what}, b{batch}",
-                    (64, 128, 128, 10), batch, flops=3 * flops if trains else flops)
+    steps, inputs, units, classes = sizes = (50, 64, 128, 10)
+    gates = 4 * units
+    doc = f"two LSTM layers, {inputs} inputs, {units} units, {steps} steps, last output to {classes} classes"
+    weights = gates * (inputs + 3 * units + 2) + units * classes + classes
+    return _of_net(name, "lstm", doc, sizes, batch, group="recurrence", weights=weights,
+                   products=[[2 * steps * gates * inputs], [2 * steps * gates * 3 * units, 2 * units * classes]],
+                   feed=steps * inputs, result=classes, again=(steps - 1) * 2 * units * gates,
+                   loss="classes" if trains else None, optimizer="adam" if trains else None)
+
+
+def _gru(name: str, batch: int, trains: bool) -> Workload:
+    steps, inputs, units, classes = sizes = (30, 40, 72, 10)
+    gates = 3 * units
+    doc = f"a GRU layer, {inputs} inputs, {units} units, {steps} steps, last output to {classes} classes"
+    return _of_net(name, "gru", doc, sizes, batch, group="recurrence",
+                   weights=gates * (inputs + units + 2) + units * classes + classes,
+                   products=[[2 * steps * gates * inputs], [2 * steps * gates * units, 2 * units * classes]],
+                   feed=steps * inputs, result=classes, again=(steps - 1) * units * gates,
+                   loss="classes" if trains else None, optimizer="adam" if trains else None)
+
+
+def _attention(name: str, batch: int, trains: bool) -> Workload:
+    steps, size, heads = sizes = (128, 64, 4)
+    scores = 2 * size * steps * (steps + 1) // 2        # of the places that a query may see; the same again for the sum
+    return _of_net(name, "attention", f"x + causal attention, {heads} heads, {steps} places of {size}", sizes, batch,
+                   group="recurrence", weights=4 * size * size + 4 * size,
+                   products=[[2 * steps * size * 3 * size], [scores, scores, 2 * steps * size * size]],
+                   feed=(2 if trains else 1) * steps * size, result=steps * size,
+                   loss="squares" if trains else None, optimizer="adam" if trains else None)
+
+
+def _block(name: str, batch: int, trains: bool) -> Workload:
+    size, hidden = sizes = (195, 780)
+    return _of_net(name, "block", f"x + product(gelu(product(layer norm(x)))), {size} to {hidden} and back", sizes, batch,
+                   group="recurrence", weights=2 * size * hidden + hidden + 3 * size,
+                   products=[[], [2 * size * hidden] * 2], feed=(2 if trains else 1) * size, result=size,
+                   loss="squares" if trains else None, optimizer="adam" if trains else None)
+
+
+def _linear(name: str, inputs: int, batch: int, loss: str) -> Workload:
+    return _of_net(name, "linear", f"{inputs} inputs, linear model", (inputs, 1), batch, group="training", weights=inputs + 1,
+                   products=[[2 * inputs], []], feed=inputs + 1, result=1, loss=loss, optimizer="sgd")
 
 
 def _product(name: str, m: int, n: int, k: int) -> Workload:
-    return Workload(name, "product", f"({m}x{k}) times ({k}x{n}), one thread", (m, n, k), m, threads=1,
-                    flops=2 * m * n * k)
+    return Workload(name, "product", f"({m}x{k}) times ({k}x{n}), one thread", (m, n, k), m, "products", threads=1,
+                    flops=2 * m * n * k, reads=4 * (m * k + k * n), writes=4 * m * n,
+                    footprint=4 * (FEED_SETS * (m * k + k * n) + m * n))
+
+
+def _dense_gelu(name: str, m: int, n: int, k: int) -> Workload:
+    return Workload(name, "dense_gelu", f"gelu_tanh(x w + bias), ({m}x{k}) times ({k}x{n})", (m, n, k), m, "products",
+                    flops=2 * m * n * k, reads=4 * (m * k + k * n + n), writes=4 * m * n,
+                    footprint=4 * (FEED_SETS * m * k + k * n + n + m * n))
+
+
+def _sweep(name: str, kind: str, doc: str, sizes: tuple[int, ...]) -> Workload:
+    """What reads an array and writes one of the same size."""
+    size = 4 * math.prod(sizes)
+    return Workload(name, kind, doc, sizes, sizes[0], "memory", reads=size, writes=size, footprint=2 * size)
 
 
 WORKLOADS = {workload.name: workload for workload in (
-    Workload("linreg_train", "linreg_train", "256x13 inputs, linear model, mean squared error, SGD", (13, 1), 256,
-             flops=4 * 256 * 13),
-    Workload("logreg_train", "logreg_train", "128x30 inputs, sigmoid cross entropy from logits, SGD", (30, 1), 128,
-             flops=4 * 128 * 30),
-    _mlp("mlp10_train", 10, 32, trains=True),
-    _mlp("mlp128_train_b32", 128, 32, trains=True),
-    _mlp("mlp128_train_b512", 128, 512, trains=True),
-    _mlp("mlp128_infer_b1", 128, 1, trains=False),
-    _mlp("mlp128_infer_b512", 128, 512, trains=False),
-    Workload("gelu_fwd", "gelu", "gelu_tanh(x*a+b)*c + x over 16M floats, scalars a b c", (2**24,), 2**24,
-             bytes=2 * 4 * 2**24),
-    Workload("small_call", "dot", "two feeds of 4 floats, their inner product", (4,), 4, flops=8),
-    Workload("new_batch", "mlp_infer", "784-128(relu)-10, its logits: first call with a batch size never seen",
-             (784, 128, 10), 32),
+    _linear("linreg_train", 13, 256, "squares"),
+    _linear("logreg_train", 30, 128, "sigmoid"),
+    _mlp("mlp10_train", (784, 10, 10), 32, trains=True),
+    _mlp("mlp128_train_b32", (784, 128, 10), 32, trains=True),
+    _mlp("mlp128_train_b512", (784, 128, 10), 512, trains=True),
+    _mlp("mlp_odd_train", (301, 77, 13), 37, trains=True),
+    _mlp("mlp_wide_train", (256, 4096, 10), 8, trains=True),
+    _mlp("mlp_deep_train", (24,) * 25, 16, trains=True),
+    _mlp("mlp128_infer_b1", (784, 128, 10), 1, trains=False),
+    _mlp("mlp128_infer_b512", (784, 128, 10), 512, trains=False),
+    _mlp("mlp_odd_infer", (301, 77, 13), 37, trains=False),
+    _mlp("mlp_deep_infer", (24,) * 25, 16, trains=False),
+    Workload("small_call", "dot", "two feeds of 4 floats, their inner product", (4,), 4, "inference", flops=8),
+    Workload("new_batch", "mlp_infer", "784-128(relu)-10, the prediction: first call with a batch size never seen",
+             (784, 128, 10), 32, "inference"),
     _lenet("lenet_train_b64", 64, trains=True),
     _lenet("lenet_infer_b1", 1, trains=False),
     _lenet("lenet_infer_b64", 64, trains=False),
+    _separable("separable_train_b16", 16, trains=True),
+    _separable("separable_infer_b1", 1, trains=False),
     _lstm("lstm_train", 32, trains=True),
     _lstm("lstm_infer_b1", 1, trains=False),
-    # Rates above 3.57 make the recurrence chaotic: two right answers would have nothing in common.
-    Workload("loop_100k", "loop", "100,000 iterations of x = 2.9 x (1 - x) in a compiled loop", (1,), 1, threads=1),
+    _gru("gru_train_b24", 24, trains=True),
+    _gru("gru_infer_b1", 1, trains=False),
+    _attention("attention_train_b4", 4, trains=True),
+    _attention("attention_infer_b4", 4, trains=False),
+    _block("block_train_b96", 96, trains=True),
+    _block("block_infer_b96", 96, trains=False),
+    _sweep("gelu_fwd", "gelu", "gelu_tanh(x*a+b)*c + x over 16M floats, scalars a b c", (2**24,)),
+    _sweep("gelu_grad", "gelu_grad", "gradients of its mean with respect to x, a, b, c", (2**24,)),
+    _sweep("softmax_rows", "softmax", "softmax of each row of 4096x1024", (4096, 1024)),
+    _dense_gelu("mm_gelu_1024", 1024, 1024, 1024),
+    _dense_gelu("mm_gelu_64", 64, 256, 256),
     _product("product_32x128x784", 32, 128, 784),
     _product("product_512", 512, 512, 512),
+    # Rates above 3.57 make the recurrence chaotic: two right answers would have nothing in common.  Two of an iteration's
+    # three operations wait for each other.
+    Workload("loop_100k", "loop", "100,000 iterations of x = 2.9 x (1 - x) in a compiled loop", (1,), 1, "recurrence",
+             threads=1, flops=3 * LOOP_STEPS, chain=2 * LOOP_STEPS),
+    *(_mlp(f"mlp128_train_b{batch}", (784, 128, 10), batch, True, "batch") for batch in (1, 4, 16, 64, 128, 256)),
+    *(_lenet(f"lenet_train_b{batch}", batch, True, "batch") for batch in (1, 4, 16, 256)),
+    *(_mlp(f"mlp{width}_train_b32", (784, width, 10), 32, True, "width")
+      for width in (8, 16, 32, 64, 256, 512, 1024, 2048)),
 )}
-
-
-def initial_weights(workload: Workload) -> list[np.ndarray]:
-    """Weights and biases layer by layer, uniform in ±1/sqrt(fan in); the scalars of `gelu_fwd`; else none."""
-    if workload.kind == "gelu":
-        return [np.array(value, np.float32) for value in GELU_SCALARS]
-    if workload.kind in ("product", "dot", "loop"):
-        return []
-    generator = np.random.default_rng(1)
-    weights = []
-    if workload.kind.startswith("lenet"):
-        for shape in LENET:
-            bound = 1 / np.sqrt(np.prod(shape[1:]) if len(shape) > 2 else shape[0])
-            weights.append(aligned(generator.uniform(-bound, bound, shape).astype(np.float32)))
-            weights.append(np.zeros(shape[0] if len(shape) > 2 else shape[1], np.float32))
-        return weights
-    if workload.kind.startswith("lstm"):
-        inputs, units, _, classes = workload.sizes
-        for fan_in, width in ((inputs + units, 4 * units), (2 * units, 4 * units), (units, classes)):
-            bound = 1 / np.sqrt(fan_in)  # gates in the order i, j, f, o
-            weights.append(aligned(generator.uniform(-bound, bound, (fan_in, width)).astype(np.float32)))
-            weights.append(np.zeros(width, np.float32))
-        return weights
-    for fan_in, width in zip(workload.sizes, workload.sizes[1:], strict=False):
-        bound = 1 / np.sqrt(fan_in)
-        weights.append(aligned(generator.uniform(-bound, bound, (fan_in, width)).astype(np.float32)))
-        weights.append(aligned(generator.uniform(-bound, bound, (width,)).astype(np.float32)))
-    return weights
-
-
-def feeds(workload: Workload, labels: type = np.int32) -> list[tuple[np.ndarray, ...]]:
-    """The argument tuples that calls are given in turn; class labels have the integer type that the peer prefers."""
-    generator = np.random.default_rng(2)
-    return [tuple(aligned(array) for array in _feed(workload, generator, labels)) for _ in range(workload.feed_sets)]
-
-
-def _feed(workload: Workload, generator: np.random.Generator, labels: type) -> tuple[np.ndarray, ...]:
-    sizes, batch = workload.sizes, workload.batch
-
-    def normal(*shape: int) -> np.ndarray:
-        return generator.standard_normal(shape, dtype=np.float32)
-
-    if workload.kind == "linreg_train":
-        x = normal(batch, sizes[0])
-        slope = np.linspace(-1, 1, sizes[0], dtype=np.float32)[:, None]
-        return x, x @ slope + 0.5 + np.float32(0.1) * normal(batch, 1)
-    if workload.kind == "logreg_train":
-        x = normal(batch, sizes[0])
-        slope = np.linspace(-1, 1, sizes[0], dtype=np.float32)[:, None]
-        return x, (x @ slope + normal(batch, 1) > 0).astype(np.float32)
-    if workload.kind == "mlp_train":
-        # Inputs around zero: with all-positive ones the first Adam steps, which are +-rate in every weight, shift all
-        # hidden units at once, and where a system puts Adam's epsilon changes the loss of step 20 by 0.3 %.
-        # Labels are drawn in one type and then cast: another type would draw other labels.
-        return normal(batch, sizes[0]), generator.integers(0, sizes[-1], batch).astype(labels)
-    if workload.kind == "mlp_infer":
-        return (normal(batch, sizes[0]),)
-    if workload.kind.startswith("lenet"):
-        x = normal(batch, *sizes)
-        return (x, generator.integers(0, 10, batch).astype(labels)) if workload.trains else (x,)
-    if workload.kind.startswith("lstm"):
-        x = normal(batch, LSTM_STEPS, sizes[0])
-        return (x, generator.integers(0, sizes[-1], batch).astype(labels)) if workload.trains else (x,)
-    if workload.kind == "loop":
-        return (np.array(generator.uniform(0.1, 0.9), np.float32),)
-    if workload.kind == "gelu":
-        return (normal(*sizes),)
-    if workload.kind == "dot":
-        return normal(*sizes), normal(*sizes)
-    if workload.kind == "product":
-        m, n, k = sizes
-        return normal(m, k), normal(k, n)
-    raise ValueError(f"workload {workload.name} has the unknown kind {workload.kind!r}")
-
-
-def new_batch_feeds() -> Iterator[tuple[np.ndarray]]:
-    """For `new_batch`: one input for each batch size from 2 to 400 but the usual one, all sizes in a random order."""
-    workload = WORKLOADS["new_batch"]
-    generator = np.random.default_rng(3)
-    rows = aligned(generator.standard_normal((400, workload.sizes[0]), dtype=np.float32))
-    for size in generator.permutation(np.arange(2, len(rows) + 1)):
-        if size != workload.batch:
-            yield (rows[:size],)
-
-
-def aligned(array: np.ndarray) -> np.ndarray:
-    """A copy that starts on a cache line, which some peers need to use an array where it is."""
-    space = np.empty(array.nbytes + 64, np.uint8)
-    offset = -space.ctypes.data % 64
-    copy = space[offset : offset + array.nbytes].view(array.dtype).reshape(array.shape)
-    copy[...] = array
-    return copy
-
-
-def fingerprint(workload: Workload, result) -> list[float]:
-    """A few numbers by which results of two peers are compared: a loss, or the size of an array and samples of it."""
-    array = np.asarray(result, np.float64)
-    if array.ndim == 0:
-        return [float(array)]
-    flat = array.ravel()
-    samples = flat[np.linspace(0, flat.size - 1, 16).astype(int)]
-    return [float(np.sqrt(np.mean(flat * flat))), *samples.tolist()]
-
-
-def disagreement(values: dict[str, list[float]]) -> str | None:
-    """Which peers' fingerprints differ from the median of all by more than the tolerance, in words."""
-    names = list(values)
-    if len({len(value) for value in values.values()}) > 1:
-        return "results have different shapes: " + ", ".join(f"{name} {len(values[name])}" for name in names)
-    table = np.array([values[name] for name in names])
-    if not np.isfinite(table).all():
-        return "not finite: " + ", ".join(n for n, row in zip(names, table, strict=True) if not np.isfinite(row).all())
-    # With two peers the median lies between them, so both are named, which is right: nobody knows who is wrong.
-    median = np.median(table, axis=0)
-    scale = np.abs(median[0])           # the loss, or the root mean square: single samples may be near zero
-    worst = np.abs(table - median).max(axis=1) / max(scale, 1e-30)
-    spread = (table.max(axis=0) - table.min(axis=0)).max() / max(scale, 1e-30)
-    if spread <= TOLERANCE:
-        return None
-    return f"spread of {spread:.1e}: " + ", ".join(
-        f"{name} {row[0]:.6g} (off by {off:.1e})" for name, row, off in zip(names, table, worst, strict=True))
+GROUPS = list(dict.fromkeys(workload.group for workload in WORKLOADS.values()))

@@ -9,7 +9,8 @@ A peer's module offers
                                 callables with "" for the one that counts and a name for each other way to call
 
 The callable takes NumPy arrays and returns what the workload asks for where the host can read it: the loss as a number
-(or first in a list), else an array.  It keeps its weights itself.  Importing the module alone imports no system.
+(or first in a list), else an array or a list of them.  It keeps its weights itself.  Importing the module alone imports
+no system.
 """
 import importlib
 
@@ -23,6 +24,8 @@ PEERS = {
     "tensorflow": "tensorflow1",
     "tensorflow_xla": "tensorflow1_xla",
     "pytensor": "pytensor_numba",
+    "onnxruntime": "onnx_runtime",
+    "tinygrad": "tinygrad_jit",
     "numba": "numba_plain",
 }
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.workloads import Workload
+from benchmarks.workloads import LOOP_STEPS, Workload
 
 LABELS = np.int64
 numba = None
@@ -23,7 +23,7 @@ def loop(workload: Workload, weights: list[np.ndarray]):
 
     @numba.njit
     def iterated(x):
-        for _ in range(100_000):
+        for _ in range(LOOP_STEPS):
             x = rate * x * (one - x)
         return x
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from benchmarks.peers import numpy_nets
 from benchmarks.workloads import ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON, ADAM_RATE, SGD_RATE, Workload
 
 LABELS = np.int64       # what NumPy indexes with
@@ -104,20 +105,22 @@ class Adam:
 
 
 def mlp_train(workload: Workload, initial: list[np.ndarray]):
-    adam = Adam(initial)
-    (w1, b1, w2, b2), (d_w1, d_b1, d_w2, d_b2) = adam.weights, adam.gradients
-    rows, (_, width, classes) = workload.batch, workload.sizes
-    hidden, d_hidden = np.empty((rows, width), np.float32), np.empty((rows, width), np.float32)
-    active = np.empty((rows, width), np.bool_)
-    logits, column = np.empty((rows, classes), np.float32), np.empty((rows, 1), np.float32)
-    each = np.arange(rows)
+    adam, rows = Adam(initial), workload.batch
+    matrices, biases = adam.weights[::2], adam.weights[1::2]
+    layers = list(zip(matrices, biases, (np.empty((rows, b.size), np.float32) for b in biases), strict=True))
+    hidden = [out for _, _, out in layers[:-1]]
+    slopes = [np.empty_like(out) for out in hidden]
+    masks = [np.empty(out.shape, np.bool_) for out in hidden]
+    logits, column, each = layers[-1][2], np.empty((rows, 1), np.float32), np.arange(rows)
 
     def step(x, y):
-        np.matmul(x, w1, out=hidden)
-        np.add(hidden, b1, out=hidden)
-        np.maximum(hidden, 0, out=hidden)
-        np.matmul(hidden, w2, out=logits)
-        np.add(logits, b2, out=logits)
+        value = x
+        for w, b, out in layers:
+            np.matmul(value, w, out=out)
+            np.add(out, b, out=out)
+            if out is not logits:
+                np.maximum(out, 0, out=out)
+            value = out
         np.max(logits, axis=1, keepdims=True, out=column)
         np.subtract(logits, column, out=logits)
         right = logits[each, y].sum()
@@ -127,13 +130,14 @@ def mlp_train(workload: Workload, initial: list[np.ndarray]):
         np.multiply(column, rows, out=column)
         np.divide(logits, column, out=logits)       # from here on the gradient of the logits
         logits[each, y] -= np.float32(1 / rows)
-        np.matmul(hidden.T, logits, out=d_w2)
-        np.sum(logits, axis=0, out=d_b2)
-        np.matmul(logits, w2.T, out=d_hidden)
-        np.greater(hidden, 0, out=active)
-        np.multiply(d_hidden, active, out=d_hidden)
-        np.matmul(x.T, d_hidden, out=d_w1)
-        np.sum(d_hidden, axis=0, out=d_b1)
+        slope = logits
+        for n in range(len(hidden), -1, -1):
+            np.matmul((hidden[n - 1] if n else x).T, slope, out=adam.gradients[2 * n])
+            np.sum(slope, axis=0, out=adam.gradients[2 * n + 1])
+            if n:
+                np.matmul(slope, matrices[n].T, out=slopes[n - 1])
+                np.greater(hidden[n - 1], 0, out=masks[n - 1])
+                slope = np.multiply(slopes[n - 1], masks[n - 1], out=slopes[n - 1])
         adam.update()
         return loss
 
@@ -141,47 +145,107 @@ def mlp_train(workload: Workload, initial: list[np.ndarray]):
 
 
 def mlp_infer(workload: Workload, weights: list[np.ndarray]):
-    w1, b1, w2, b2 = weights
-    buffers: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    layers = list(zip(weights[::2], weights[1::2], strict=True))
+    buffers: dict[int, list[np.ndarray]] = {}
 
     def predict(x):
         rows = len(x)
         if rows not in buffers:
-            buffers[rows] = np.empty((rows, w1.shape[1]), np.float32), np.empty((rows, w2.shape[1]), np.float32)
-        hidden, logits = buffers[rows]
-        np.matmul(x, w1, out=hidden)
-        np.add(hidden, b1, out=hidden)
-        np.maximum(hidden, 0, out=hidden)
-        np.matmul(hidden, w2, out=logits)
-        np.add(logits, b2, out=logits)
-        return logits
+            buffers[rows] = [np.empty((rows, b.size), np.float32) for _, b in layers]
+        value, last = x, buffers[rows][-1]
+        for (w, b), out in zip(layers, buffers[rows], strict=True):
+            np.matmul(value, w, out=out)
+            np.add(out, b, out=out)
+            if out is not last:
+                np.maximum(out, 0, out=out)
+            value = out
+        return value
 
     return predict
 
 
+def infer(workload: Workload, weights: list[np.ndarray]):
+    net = numpy_nets.NETS[workload.net]
+    return lambda x: net(workload, x, weights)
+
+
+BLOCK = 1 << 16             # three such pieces stay in the second-level cache: memory is read and written once
+SCALE, CUBE = np.float32(np.sqrt(2 / np.pi)), np.float32(0.044715)
+
+
 def gelu(workload: Workload, weights: list[np.ndarray]):
     a, b, c = (weight[()] for weight in weights)
-    block = 1 << 16             # three such pieces stay in the second-level cache: memory is read and written once
-    result = np.empty(workload.sizes, np.float32)
-    inner, scale = np.empty(block, np.float32), np.float32(np.sqrt(2 / np.pi))
-    cube = np.float32(0.044715)
+    result, inner = np.empty(workload.sizes, np.float32), np.empty(BLOCK, np.float32)
 
     def forward(x):
-        for start in range(0, len(x), block):
-            piece, out = x[start : start + block], result[start : start + block]
+        for start in range(0, len(x), BLOCK):
+            piece, out = x[start : start + BLOCK], result[start : start + BLOCK]
             u = inner[: len(piece)]
             np.multiply(piece, a, out=out)
             np.add(out, b, out=out)
             np.multiply(out, out, out=u)
-            np.multiply(u, cube, out=u)
+            np.multiply(u, CUBE, out=u)
             np.add(u, 1, out=u)
             np.multiply(u, out, out=u)
-            np.multiply(u, scale, out=u)
+            np.multiply(u, SCALE, out=u)
             np.tanh(u, out=u)
             np.add(u, 1, out=u)
             np.multiply(out, u, out=out)
             np.multiply(out, c / 2, out=out)
             np.add(out, piece, out=out)
+        return result
+
+    return forward
+
+
+def gelu_grad(workload: Workload, weights: list[np.ndarray]):
+    """With t = tanh(k (u + q u^3)): gelu = u (1 + t) / 2, its slope (1 + t + u (1 - t^2) k (1 + 3 q u^2)) / 2."""
+    a, b, c = (weight[()] for weight in weights)
+    size = workload.sizes[0]
+    result, space = np.empty(size, np.float32), [np.empty(BLOCK, np.float32) for _ in range(3)]
+
+    def gradients(x):
+        sums = np.zeros(3)                  # of gelu's slope times x, of its slope, of gelu
+        for start in range(0, size, BLOCK):
+            piece, out = x[start : start + BLOCK], result[start : start + BLOCK]
+            u, t, square = (array[: len(piece)] for array in space)
+            np.multiply(piece, a, out=u)
+            np.add(u, b, out=u)
+            np.multiply(u, u, out=square)
+            np.multiply(square, CUBE, out=t)
+            np.add(t, 1, out=t)
+            np.multiply(t, u, out=t)
+            np.multiply(t, SCALE, out=t)
+            np.tanh(t, out=t)
+            np.multiply(t, t, out=out)
+            np.subtract(1, out, out=out)
+            np.multiply(out, u, out=out)
+            np.multiply(square, 3 * CUBE * SCALE, out=square)
+            np.add(square, SCALE, out=square)
+            np.multiply(out, square, out=out)
+            np.add(t, 1, out=t)
+            np.add(out, t, out=out)         # twice the slope
+            sums += out.dot(piece), out.sum(), u.dot(t)
+            np.multiply(out, c * a / (2 * size), out=out)
+            np.add(out, np.float32(1 / size), out=out)
+        return [result, *(sums * np.array([c, c, 1]) / (2 * size)).astype(np.float32)]
+
+    return gradients
+
+
+def dense_gelu(workload: Workload, weights: list[np.ndarray]):
+    return lambda x: numpy_nets.gelu(x, *weights)
+
+
+def softmax(workload: Workload, weights: list[np.ndarray]):
+    result, rows = np.empty(workload.sizes, np.float32), 64       # as many as stay in the second-level cache
+
+    def forward(x):
+        for start in range(0, len(x), rows):
+            piece, out = x[start : start + rows], result[start : start + rows]
+            np.subtract(piece, piece.max(axis=1, keepdims=True), out=out)
+            np.exp(out, out=out)
+            np.divide(out, out.sum(axis=1, keepdims=True), out=out)
         return result
 
     return forward
@@ -197,12 +261,20 @@ def product(workload: Workload, weights: list[np.ndarray]):
     return lambda a, b: np.matmul(a, b, out=result)
 
 
+def linear(workload: Workload, weights: list[np.ndarray]):
+    return (linreg if workload.loss == "squares" else logreg)(workload, weights)
+
+
+# Nobody derives the gradients of convolutions and recurrences by hand any more, so those nets are only predicted with.
 BUILDERS = {
-    "linreg_train": linreg,
-    "logreg_train": logreg,
+    "linear_train": linear,
     "mlp_train": mlp_train,
+    **dict.fromkeys((f"{net}_infer" for net in numpy_nets.NETS), infer),
     "mlp_infer": mlp_infer,
     "gelu": gelu,
+    "gelu_grad": gelu_grad,
+    "dense_gelu": dense_gelu,
+    "softmax": softmax,
     "dot": dot,
     "product": product,
 }

@@ -3,7 +3,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.workloads import ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON, ADAM_RATE, SGD_RATE, Workload
+from benchmarks.data import feed_types
+from benchmarks.workloads import (
+    ADAM_BETA1,
+    ADAM_BETA2,
+    ADAM_EPSILON,
+    ADAM_RATE,
+    LAYER_NORM_EPSILON,
+    LOOP_STEPS,
+    SGD_RATE,
+    Workload,
+)
 
 LABELS = np.int64       # what indexing with an array wants
 pytensor = pt = None
@@ -24,18 +34,15 @@ def version() -> str:
 def compiled(inputs: list, output, updates=()):
     """The bound call an expert would use: no checks of the inputs and no copies of them."""
     inputs = [pytensor.In(variable, borrow=True) for variable in inputs]
-    function = pytensor.function(inputs, pytensor.Out(output, borrow=True), updates=list(updates), mode="NUMBA")
+    outputs = [pytensor.Out(o, borrow=True) for o in (output if isinstance(output, list) else [output])]
+    outputs = outputs if isinstance(output, list) else outputs[0]
+    function = pytensor.function(inputs, outputs, updates=list(updates), mode="NUMBA")
     function.trust_input = True
     return function
 
 
 def shared(weights: list[np.ndarray]) -> list:
     return [pytensor.shared(weight.copy(), shape=weight.shape) for weight in weights]
-
-
-def matrix(columns: int):
-    """An input of any number of rows."""
-    return pt.tensor(dtype="float32", shape=(None, columns))
 
 
 def sgd(loss, weights: list) -> list:
@@ -59,64 +66,98 @@ def adam(loss, weights: list) -> list:
     return updates
 
 
-def linreg(workload: Workload, initial: list[np.ndarray]):
-    x, y = matrix(workload.sizes[0]), matrix(1)
-    w, b = weights = shared(initial)
-    loss = pt.mean(pt.sqr(x @ w + b - y))
-    return compiled([x, y], loss, sgd(loss, weights))
+# ---- nets: (workload, x, weights) to the prediction.  It has no fast convolution, and compiles recurrences for minutes.
+
+def mlp(workload: Workload, x, weights: list):
+    *hidden, (w, b) = zip(weights[::2], weights[1::2], strict=True)
+    for matrix, bias in hidden:
+        x = pt.maximum(x @ matrix + bias, np.float32(0))
+    return x @ w + b
 
 
-def logreg(workload: Workload, initial: list[np.ndarray]):
-    x, y = matrix(workload.sizes[0]), matrix(1)
-    w, b = weights = shared(initial)
-    z = x @ w + b
-    loss = pt.mean(pt.softplus(z) - z * y)
-    return compiled([x, y], loss, sgd(loss, weights))
+def attention(workload: Workload, x, weights: list):
+    places, size, heads = workload.sizes
+    inner, bias, outer, outer_bias = weights
+    parts = (x @ inner + bias).reshape((-1, places, 3, heads, size // heads)).transpose(2, 0, 3, 1, 4)
+    scores = (parts[0] @ parts[1].transpose(0, 1, 3, 2)) * np.float32((size // heads) ** -0.5)
+    scores = scores + np.triu(np.full((places, places), -1e30, np.float32), 1)
+    found = pt.special.softmax(scores, axis=-1) @ parts[2]
+    return x + found.transpose(0, 2, 1, 3).reshape((-1, places, size)) @ outer + outer_bias
 
 
-def logits_of(x, w1, b1, w2, b2):
-    return pt.maximum(x @ w1 + b1, np.float32(0)) @ w2 + b2
+def block(workload: Workload, x, weights: list):
+    scale, offset, w1, b1, w2, b2 = weights
+    y = x - x.mean(axis=1, keepdims=True)
+    y = y / pt.sqrt(pt.sqr(y).mean(axis=1, keepdims=True) + np.float32(LAYER_NORM_EPSILON))
+    return x + gelu_tanh((y * scale + offset) @ w1 + b1) @ w2 + b2
 
 
-def mlp_train(workload: Workload, initial: list[np.ndarray]):
-    x, y = matrix(workload.sizes[0]), pt.lvector()
-    weights = shared(initial)
-    log_probability = pt.special.log_softmax(logits_of(x, *weights), axis=1)
-    loss = -pt.mean(log_probability[pt.arange(y.shape[0]), y])
-    return compiled([x, y], loss, adam(loss, weights))
-
-
-def mlp_infer(workload: Workload, weights: list[np.ndarray]):
-    x = matrix(workload.sizes[0])
-    return compiled([x], logits_of(x, *shared(weights)))
-
-
-def gelu(workload: Workload, weights: list[np.ndarray]):
-    x = pt.fvector()
-    a, b, c = shared(weights)
+def gelu_tanh(u):
     number = np.float32
-    u = x * a + b
     inner = number(np.sqrt(2 / np.pi)) * (u + number(0.044715) * u * u * u)
-    return compiled([x], number(0.5) * u * (number(1) + pt.tanh(inner)) * c + x)
+    return number(0.5) * u * (number(1) + pt.tanh(inner))
 
 
-def dot(workload: Workload, weights: list[np.ndarray]):
-    a, b = (pt.tensor(dtype="float32", shape=workload.sizes) for _ in range(2))
-    return compiled([a, b], pt.dot(a, b))
+NETS = {"linear": mlp, "mlp": mlp, "attention": attention, "block": block}
 
 
-def product(workload: Workload, weights: list[np.ndarray]):
-    m, n, k = workload.sizes
-    a, b = pt.tensor(dtype="float32", shape=(m, k)), pt.tensor(dtype="float32", shape=(k, n))
-    return compiled([a, b], a @ b)
+def inputs_of(workload: Workload) -> list:
+    """Variables like the feeds, with any number of rows, but of arrays that have none."""
+    fixed = workload.kind in ("dot", "product", "loop")
+    types = [("int64" if dtype == "int32" else dtype, shape) for dtype, shape in feed_types(workload)]
+    return [pt.tensor(dtype=dtype, shape=shape if fixed else (None, *shape[1:])) for dtype, shape in types]
+
+
+def train(workload: Workload, initial: list[np.ndarray]):
+    x, y = inputs_of(workload)
+    weights = shared(initial)
+    prediction = NETS[workload.net](workload, x, weights)
+    if workload.loss == "squares":
+        loss = pt.mean(pt.sqr(prediction - y))
+    elif workload.loss == "sigmoid":
+        loss = pt.mean(pt.softplus(prediction) - prediction * y)
+    else:
+        loss = -pt.mean(pt.special.log_softmax(prediction, axis=1)[pt.arange(y.shape[0]), y])
+    return compiled([x, y], loss, (adam if workload.optimizer == "adam" else sgd)(loss, weights))
+
+
+def infer(workload: Workload, weights: list[np.ndarray]):
+    (x,) = inputs_of(workload)
+    return compiled([x], NETS[workload.net](workload, x, shared(weights)))
+
+
+# ---- single operations: (weights, *feeds) to the result
+
+def gelu(scalars: list, x):
+    a, b, c = scalars
+    return gelu_tanh(x * a + b) * c + x
+
+
+def gelu_grad(scalars: list, x):
+    return pytensor.grad(pt.mean(gelu(scalars, x)), [x, *scalars])
+
+
+def loop(_, x):
+    return pytensor.scan(lambda x: np.float32(2.9) * x * (np.float32(1) - x), outputs_info=[x], n_steps=LOOP_STEPS,
+                         return_updates=False)[-1]
+
+
+def operation(function):
+    def build(workload: Workload, weights: list[np.ndarray]):
+        inputs = inputs_of(workload)
+        return compiled(inputs, function(shared(weights), *inputs))
+
+    return build
 
 
 BUILDERS = {
-    "linreg_train": linreg,
-    "logreg_train": logreg,
-    "mlp_train": mlp_train,
-    "mlp_infer": mlp_infer,
-    "gelu": gelu,
-    "dot": dot,
-    "product": product,
+    **{f"{net}_train": train for net in NETS},
+    **{f"{net}_infer": infer for net in NETS},
+    "gelu": operation(gelu),
+    "gelu_grad": operation(gelu_grad),
+    "dense_gelu": operation(lambda weights, x: gelu_tanh(x @ weights[0] + weights[1])),
+    "softmax": operation(lambda _, x: pt.special.softmax(x, axis=1)),
+    "dot": operation(lambda _, a, b: pt.dot(a, b)),
+    "product": operation(lambda _, a, b: a @ b),
+    "loop": operation(loop),
 }

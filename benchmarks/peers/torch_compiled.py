@@ -24,69 +24,7 @@ def version() -> str:
     return f"torch.compile of {eager.version()}"
 
 
-def trainer(loss_of, initial: list[np.ndarray], update, state: list):
-    """A step whose graph holds the loss, its gradients and `update(weights, gradients, state)`, all in place."""
-    weights = [torch.from_numpy(weight.copy()) for weight in initial]
-    loss_and_gradients = torch.func.grad_and_value(lambda weights, x, y: loss_of(x, y, *weights))
-
-    @torch.compile(fullgraph=True)
-    def compiled(weights, state, x, y):
-        gradients, loss = loss_and_gradients(weights, x, y)
-        update(weights, gradients, state)
-        return loss
-
-    def step(x, y):
-        return compiled(weights, state, torch.from_numpy(x), torch.from_numpy(y)).item()
-
-    return step
-
-
-def sgd(weights, gradients, state) -> None:
-    for weight, gradient in zip(weights, gradients, strict=True):
-        weight.sub_(gradient, alpha=SGD_RATE)
-
-
-def adam(weights, gradients, state) -> None:
-    count, means, squares = state
-    count.add_(1)       # a tensor: a Python number would be compiled in, and compiled again for each step
-    rate = ADAM_RATE * torch.sqrt(1 - ADAM_BETA2**count) / (1 - ADAM_BETA1**count)
-    for weight, gradient, mean, square in zip(weights, gradients, means, squares, strict=True):
-        mean.mul_(ADAM_BETA1).add_(gradient, alpha=1 - ADAM_BETA1)
-        square.mul_(ADAM_BETA2).addcmul_(gradient, gradient, value=1 - ADAM_BETA2)
-        weight.sub_(rate * mean / (square.sqrt() + ADAM_EPSILON))
-
-
-def linreg(workload: Workload, initial: list[np.ndarray]):
-    return trainer(eager.linear_loss, initial, sgd, [])
-
-
-def logreg(workload: Workload, initial: list[np.ndarray]):
-    return trainer(eager.logistic_loss, initial, sgd, [])
-
-
-def mlp_train(workload: Workload, initial: list[np.ndarray]):
-    def zeros():
-        return [torch.zeros(weight.shape) for weight in initial]
-
-    return trainer(eager.mlp_loss, initial, adam, [torch.zeros(()), zeros(), zeros()])
-
-
-def momentum(weights, gradients, state) -> None:
-    for weight, gradient, velocity in zip(weights, gradients, state, strict=True):
-        velocity.mul_(MOMENTUM).add_(gradient)
-        weight.sub_(velocity, alpha=SGD_RATE)
-
-
-def lenet_train(workload: Workload, initial: list[np.ndarray]):
-    return trainer(eager.lenet_loss, initial, momentum, [torch.zeros(weight.shape) for weight in initial])
-
-
-def lenet_infer(workload: Workload, weights: list[np.ndarray]):
-    compiled = torch.compile(eager.lenet_logits, fullgraph=True)
-    return eager.inference(compiled, weights)
-
-
-def lstm_logits(x, k1, b1, k2, b2, w, b):
+def lstm(x, k1, b1, k2, b2, w, b):
     """Unrolled: the compiler does not take the LSTM module apart."""
     rows = list(x.unbind(1))
     for kernel, bias in ((k1, b1), (k2, b2)):
@@ -101,23 +39,66 @@ def lstm_logits(x, k1, b1, k2, b2, w, b):
     return torch.addmm(b, rows[-1], w)
 
 
-def lstm_loss(x, y, *weights):
-    return torch.nn.functional.cross_entropy(lstm_logits(x, *weights), y)
+def gru(x, of_input, of_state, input_bias, state_bias, w, b):
+    h = torch.zeros(x.shape[0], of_state.shape[0])
+    rows = torch.addmm(input_bias, torch.cat(x.unbind(1)), of_input).chunk(x.shape[1])
+    for row in rows:
+        r, u, n = row.chunk(3, 1)
+        state_r, state_u, state_n = torch.addmm(state_bias, h, of_state).chunk(3, 1)
+        u = torch.sigmoid(u + state_u)
+        h = (1 - u) * torch.tanh(n + torch.sigmoid(r + state_r) * state_n) + u * h
+    return torch.addmm(b, h, w)
 
 
-def lstm_train(workload: Workload, initial: list[np.ndarray]):
+NETS = {**eager.NETS, "lstm": lstm, "gru": gru}
+
+
+def sgd(weights, gradients, state) -> None:
+    for weight, gradient in zip(weights, gradients, strict=True):
+        weight.sub_(gradient, alpha=SGD_RATE)
+
+
+def momentum(weights, gradients, state) -> None:
+    for weight, gradient, velocity in zip(weights, gradients, state, strict=True):
+        velocity.mul_(MOMENTUM).add_(gradient)
+        weight.sub_(velocity, alpha=SGD_RATE)
+
+
+def adam(weights, gradients, state) -> None:
+    count, means, squares = state
+    count.add_(1)       # a tensor: a Python number would be compiled in, and compiled again for each step
+    rate = ADAM_RATE * torch.sqrt(1 - ADAM_BETA2**count) / (1 - ADAM_BETA1**count)
+    for weight, gradient, mean, square in zip(weights, gradients, means, squares, strict=True):
+        mean.mul_(ADAM_BETA1).add_(gradient, alpha=1 - ADAM_BETA1)
+        square.mul_(ADAM_BETA2).addcmul_(gradient, gradient, value=1 - ADAM_BETA2)
+        weight.sub_(rate * mean / (square.sqrt() + ADAM_EPSILON))
+
+
+UPDATES = {"sgd": sgd, "momentum": momentum, "adam": adam}
+
+
+def train(workload: Workload, initial: list[np.ndarray]):
+    """A step whose graph holds the loss, its gradients and the update, all in place."""
+    weights = [torch.from_numpy(weight.copy()) for weight in initial]
+
     def zeros():
         return [torch.zeros(weight.shape) for weight in initial]
 
-    return trainer(lstm_loss, initial, adam, [torch.zeros(()), zeros(), zeros()])
+    state = [torch.zeros(()), zeros(), zeros()] if workload.optimizer == "adam" else zeros()
+    net, update = eager.net_of(workload, NETS), UPDATES[workload.optimizer]
+    loss_and_gradients = torch.func.grad_and_value(lambda weights, x, y: eager.loss_of(workload, net(x, *weights), y))
+
+    @torch.compile(fullgraph=True)
+    def compiled(weights, state, x, y):
+        gradients, loss = loss_and_gradients(weights, x, y)
+        update(weights, gradients, state)
+        return loss
+
+    return lambda x, y: compiled(weights, state, torch.from_numpy(x), torch.from_numpy(y)).item()
 
 
-def lstm_infer(workload: Workload, weights: list[np.ndarray]):
-    return eager.inference(torch.compile(lstm_logits, fullgraph=True), weights)
-
-
-def mlp_infer(workload: Workload, weights: list[np.ndarray]):
-    compiled = torch.compile(eager.logits_of, fullgraph=True)
+def infer(workload: Workload, weights: list[np.ndarray]):
+    compiled = torch.compile(eager.net_of(workload, NETS), fullgraph=True)
     if workload.name != "new_batch":
         return eager.inference(compiled, weights)
 
@@ -128,28 +109,30 @@ def mlp_infer(workload: Workload, weights: list[np.ndarray]):
     return eager.inference(any_batch, weights)
 
 
-def gelu(workload: Workload, weights: list[np.ndarray]):
-    return eager.inference(torch.compile(eager.gelu_chain, fullgraph=True), weights)
+def operation(workload: Workload, weights: list[np.ndarray]):
+    return eager.inference(torch.compile(eager.operations()[workload.kind], fullgraph=True), weights)
 
 
 def dot(workload: Workload, weights: list[np.ndarray]):
     return eager.inference(torch.compile(torch.dot, fullgraph=True), weights)
 
 
-def product(workload: Workload, weights: list[np.ndarray]):
-    return eager.inference(torch.compile(torch.mm, fullgraph=True), weights)
+def gelu_grad(workload: Workload, weights: list[np.ndarray]):
+    gradients = torch.func.grad(lambda *inputs: eager.gelu_chain(*inputs).mean(), argnums=(0, 1, 2, 3))
+    compiled = torch.compile(gradients, fullgraph=True)
+
+    def call(*inputs):
+        with torch.no_grad():
+            return compiled(*inputs)
+
+    scalars = [torch.from_numpy(weight) for weight in weights]
+    return lambda x: [gradient.numpy() for gradient in call(torch.from_numpy(x), *scalars)]
 
 
 BUILDERS = {
-    "lenet_train": lenet_train,
-    "lenet_infer": lenet_infer,
-    "lstm_train": lstm_train,
-    "lstm_infer": lstm_infer,
-    "linreg_train": linreg,
-    "logreg_train": logreg,
-    "mlp_train": mlp_train,
-    "mlp_infer": mlp_infer,
-    "gelu": gelu,
+    **{f"{net}_train": train for net in NETS},
+    **{f"{net}_infer": infer for net in NETS},
+    **dict.fromkeys(("gelu", "dense_gelu", "softmax", "product"), operation),
+    "gelu_grad": gelu_grad,
     "dot": dot,
-    "product": product,
 }
