@@ -106,8 +106,9 @@ def environment(threads: int, cache: Path) -> dict[str, str]:
              "NPROC")       # the last is XLA's
     caches = {"TORCHINDUCTOR_CACHE_DIR": cache, "NUMBA_CACHE_DIR": cache, "GRAPHC_CACHE_DIR": cache,
               "CACHEDB": cache / "tinygrad.db"}
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return {
-        **os.environ,
+        **inherited,
         **dict.fromkeys(names, count),
         **{name: str(folder) for name, folder in caches.items()},
         "PYTENSOR_FLAGS": f"base_compiledir={cache}",

@@ -17,9 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import peers
-from benchmarks.runner import ROOT, environment
+from benchmarks import peers  # and nothing at this level that imports NumPy, which is to be timed
 
+ROOT = Path(__file__).resolve().parent.parent
 REPEATS = 3
 # The first of these that a peer can do is its first step.
 STEPS = ("lenet_train_b64", "lenet_infer_b64", "mlp128_train_b32")
@@ -33,9 +33,10 @@ DISTRIBUTIONS = {
 
 def measure(peer: str, python: str, threads: int, limit: float) -> dict:
     """All figures of one peer; what it cannot do is missing, what takes too long is a text that says so."""
+    from benchmarks.runner import environment
+
     with tempfile.TemporaryDirectory(prefix="graphc-startup-", ignore_cleanup_errors=True) as folder:
         variables = environment(threads, Path(folder))
-        variables.pop("PYTHONDONTWRITEBYTECODE", None)
 
         def run(what: str) -> dict:
             began = time.time()
