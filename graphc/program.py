@@ -2,7 +2,8 @@
 
 Its words, one for each argument of each kernel call, say what the argument is: "feed 0", "variable 2", "constant 1",
 "output 0", "slot 3" (a part of the arena), "run" (address of the run number), "error" (address of the error slot),
-"row" (an address that a loop changes), "place 4 1" (the address of word 1 of record 4), or "= expression of dims" (a size).
+"row" (an address that a loop changes), "span" (FrameWord.SPAN), "place 4 1" (the address of word 1 of record 4), or
+"= expression of dims" (a size).
 """
 from __future__ import annotations
 
@@ -57,8 +58,8 @@ class RecordSpec:
     often a run calls it, about.
 
     kind    other than "call": a step of control flow, as the flags of runtime.layout.RecordFlag say. Then `words` is the table
-            of a "loop" (LoopWord), or the address of the bool that an "unless" reads.
-    target  the number of the record to go to. A "next" goes to the one after its loop.
+            of a "loop" (LoopWord) or a "share" (ShareWord), or the address of the bool that an "unless" reads.
+    target  the number of the record to go to. A "next" or "part" goes to the one after its loop.
     """
 
     symbol: str

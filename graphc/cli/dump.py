@@ -105,7 +105,7 @@ def _program_text(graph: Graph, plan: Plan, kernels: list[Kernel]) -> str:
     for number, record in enumerate(plan.records):
         indent = "  " * (1 + len(record.loops))
         if isinstance(record, Control):
-            lines += [f"{indent}{number}: {_control_text(record, plan)}"] if record.kind != "meet" else []
+            lines += [f"{indent}{number}: {_control_text(record, plan)}"] if record.kind not in ("meet", "join") else []
         else:
             call = record.call
             lines.append(f"{indent}{number}: kernel {kernels.index(call.kernel)} {call.kernel.name}("
@@ -119,9 +119,11 @@ def _control_text(record: Control, plan: Plan) -> str:
     """`unless go@2: to 7`, `loop 5 times, along xs@1, then to 9`."""
     if record.loop is None:
         return (f"unless {_placed(plan, record.test)}: " if record.test else "") + f"to {record.target}"
-    if record.kind == "next":
+    if record.kind in ("next", "part"):
         return f"next iteration, to {record.target}"
     loop = record.loop
+    if loop.shares is not None:
+        return f"each thread its share of {loop.length}, then to {record.target}"
     times = "" if loop.length is None else f" {loop.length} times" + (" from the last row" if loop.reverse else "")
     along = ", ".join(_placed(plan, row.whole) for row in loop.rows)
     return f"loop{times}" + (f", along {along}" if along else "") + f", then to {record.target}"

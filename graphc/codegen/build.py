@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from graphc.codegen.control import Row, times
+from graphc.codegen.control import Part, Row, times
 from graphc.codegen.copies import copy_call
 from graphc.codegen.kernel import ContractKernel, Kernel, LoopKernel, RecurrenceKernel, WindowKernel, kernel_text
 from graphc.codegen.lower import Buffer, Call, Target
@@ -28,6 +28,7 @@ from graphc.ir.op import Kind
 from graphc.passes.regions import Source, contiguous
 from graphc.program import NO_LIMIT, ArraySpec, FailureSpec, Program, RecordSpec
 
+MOVE_WORDS, PART_WORDS, FIX_WORDS = 3, 6, 2     # as in `runtime.layout`
 GUESSED_TIMES = 1000    # iterations of a loop whose number only a run finds out
 
 
@@ -194,6 +195,9 @@ def _records(plan: Plan) -> tuple[list[RecordSpec], list[FailureSpec]]:
                              for f in call.failures]
         elif record.test is not None:
             words = [record.test]
+        elif record.kind == "share" and record.loop is not None and (shares := record.loop.shares):
+            total = shares.parts * shares.outer * shares.inner
+            words = ["= 0", "= 0", f"= {total}", f"= {shares.parts}", f"= {shares.inner}"]
         elif record.kind == "loop" and record.loop is not None:
             loop = record.loop
             words = [loop.count, f"= {NO_LIMIT if loop.length is None else loop.length}", f"= {int(loop.reverse)}", loop.parent,
@@ -233,12 +237,38 @@ def _add_moves(plan: Plan, tables: list[Words]) -> None:
     """To each loop's table, the words that its iterations change: inner loops first, whose own words an outer one may move."""
     for number in reversed(range(len(tables))):
         start = plan.records[number]
-        if not isinstance(start, Control) or start.kind != "loop" or start.loop is None:
+        if not isinstance(start, Control) or start.kind not in ("loop", "share") or start.loop is None:
             continue
         rows = set(start.loop.rows)
         moves: Words = []
         for inner in range(number + 1, start.target):
             for k, word in enumerate(tables[inner]):
                 if isinstance(word, Row) and word in rows:
-                    moves += [f"place {inner} {k}", word.whole, f"= {word.bytes}"]
-        tables[number] += [f"= {len(moves) // 3}", *moves]
+                    moves += [f"place {inner} {k}", word.whole]
+                    if isinstance(word, Part):
+                        moves += [f"= {size}" for size in (word.outer, word.inner, word.step, word.most)]
+                    else:
+                        moves.append(f"= {word.step}")
+        if start.loop.shares is None:
+            tables[number] += [f"= {len(moves) // MOVE_WORDS}", *moves]
+        else:
+            _add_fixes(plan, tables, number, start.target, moves)
+
+
+def _add_fixes(plan: Plan, tables: list[Words], number: int, end: int, moves: Words) -> None:
+    """To the table of a loop that is shared out, its moves and what is another word in each thread's copy: places in the
+    copy, and addresses of temporaries.
+    """
+    table = tables[number]
+    first = len(table) + 3
+    places = [(number, first + k) for k in range(0, len(moves), PART_WORDS)]
+    places += [(inner, k) for inner in range(number + 1, end) for k, word in enumerate(tables[inner])
+               if isinstance(word, str) and word.startswith("place")]
+    fixes: Words = [text for inner, k in places for text in (f"place {inner} {k}", "span")]
+    for inner in range(number + 1, end):
+        for k, word in enumerate(tables[inner]):
+            if isinstance(word, Buffer) and word.per_thread and word in plan.slot_of:
+                fixes += [f"place {inner} {k}", f"= {word.bytes}"]
+    count = len(fixes) // FIX_WORDS
+    words = first + len(moves) + len(fixes) + sum(len(t) for t in tables[number + 1:end])
+    table += [f"= {words}", f"= {len(moves) // PART_WORDS}", f"= {count}", *moves, *fixes]

@@ -57,8 +57,9 @@ class ContractLowering:
     """Turns a region around a contraction into kernel calls: copies of operands that need one, then the product."""
 
     def __init__(self, name: str, product: Product, inside: Collection[Node], buffers: Mapping[Node, Buffer], target: Target,
-                 line=None):
-        self.name, self.region, self.anchor, self.inside = name, product.epilogue, product.anchor, inside
+                 line=None, few: tuple[Size, int] | None = None):
+        """few: a size that is to be cut, and the most that a part will have of it."""
+        self.name, self.region, self.anchor, self.inside, self.few = name, product.epilogue, product.anchor, inside, few
         anchor = product.anchor
         self.buffers, self.target, self.line = buffers, target, line
         self.sizes = label_sizes(anchor)
@@ -147,11 +148,12 @@ class ContractLowering:
         names = [(f"b{i}", [x]) for i, x in enumerate(batch)] + [("m", list(m)), ("n", list(n))]
         dtype = self.anchor.type.dtype.arithmetic
         lanes = self.target.vector_bytes // (8 if dtype.size == 8 else 4)
-        rows, vectors = choose_tile(count["m"], count["n"], lanes, self.target.registers)
+        m_rows = self.few[1] if self.few is not None and self.few[0] == count["m"] else count["m"]
+        rows, vectors = choose_tile(m_rows, count["n"], lanes, self.target.registers)
         width = vectors * lanes
         groups = {**dict(names), "k": list(k)}
         a = self.operand(parameters, self.a, groups, "m", rows, packed=False)
-        b = self.operand(parameters, self.b, groups, "n", width, packed=self.wants_packing(count, n, width))
+        b = self.operand(parameters, self.b, groups, "n", width, packed=self.wants_packing({**count, "m": m_rows}, n, width))
         axes = [(name, [self.axis_of[x] for x in group]) for name, group in names]
         region, stored = self.region, self.anchor.type.dtype
         product = "acc" if stored is dtype else "product"
@@ -161,7 +163,7 @@ class ContractLowering:
         if stored is not dtype:
             epilogue.insert(0, Compute(product, stored.short, "acc", ("acc",)))
         m_size, n_size, k_size = (parameters.size(count[g], keep=(1,)) for g in "mnk")
-        rows_first = not b.packing and (a.packing is not None or is_tall(count["m"], rows, count["n"], width))
+        rows_first = not b.packing and (a.packing is not None or is_tall(m_rows, rows, count["n"], width))
         kernel = ContractKernel(self.name, parameters.buffer_names, parameters.size_names, dtype.short,
                                 tuple((f"b{i}", parameters.size(sizes[x], keep=())) for i, x in enumerate(batch)),
                                 m_size, n_size, k_size, a, b, rows, vectors, tuple(epilogue), 8 if dtype.size == 8 else 4,

@@ -25,11 +25,28 @@ Lower = Callable[[Graph, Sequence[Buffer]], tuple[list["Step"], dict[Node, Buffe
 
 
 class Row(Buffer):
-    """The row of `whole` that an iteration works on: it lies at another place in each."""
+    """The row of `whole` that an iteration works on: it lies at another place in each, `step` bytes further on."""
 
-    def __init__(self, name: str, size: Size, whole: Buffer):
+    def __init__(self, name: str, size: Size, whole: Buffer, step: Size | None = None):
         super().__init__(name, size)
-        self.whole = whole
+        self.whole, self.step = whole, size if step is None else step
+
+
+class Part(Row):
+    """The part of `whole` that an iteration of a loop that is shared out works on: see `runtime.layout.PartWord`."""
+
+    def __init__(self, whole: Buffer, size: Size, outer: Size, inner: Size, step: Size, most: Size):
+        super().__init__(f"{whole.name}_part", size, whole, step)
+        self.outer, self.inner, self.most = outer, inner, most
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How a loop is shared out: so many parts in each of outer * inner rows; see `runtime.layout.ShareWord`."""
+
+    parts: Size
+    outer: Size = 1
+    inner: Size = 1
 
 
 def root(buffer: Buffer) -> Buffer:
@@ -67,6 +84,8 @@ class Loop:
     rows    buffers that lie at another place in each iteration; `reverse`: from the last one on.
     count   holds the number of iterations so far; run: what random ops count as the number of the run; parent: the
             same outside of the loop.
+    shares  each thread does its share of the iterations by itself: they touch nothing in common but what they only read.
+            Temporaries are each thread's own, nothing counts.
     """
 
     test: list[Step]
@@ -78,6 +97,7 @@ class Loop:
     count: Buffer
     run: Buffer
     parent: Buffer = field(default=RUN)
+    shares: Shares | None = None
 
     @property
     def held(self) -> list[Buffer]:

@@ -5,8 +5,11 @@ from dataclasses import dataclass
 
 from graphc.codegen.kernel import Int, Kernel
 from graphc.errors import Location
+from graphc.ir import dims
 from graphc.ir.dims import Size
 from graphc.ir.node import Node
+
+THREADS = dims.name("threads_")     # a size that the runtime knows
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from graphc.codegen.control import Branch, Loop, Step, root, without_copies
 from graphc.codegen.inplace import is_needless, late_last, may_overwrite
-from graphc.codegen.lower import Buffer, Call
+from graphc.codegen.lower import THREADS, Buffer, Call
 from graphc.codegen.order import thrifty, typical
 from graphc.codegen.regions import Lowered
 from graphc.codegen.statements import RUN
@@ -220,8 +220,8 @@ class _Lives:
         end = self.at
         self.touch(loop.held)
         for buffer, at in self.first.items():
-            if at <= start and self.last[buffer] >= start:
-                self.last[buffer] = end
+            if at <= start and self.last[buffer] >= start or loop.shares and at > start:
+                self.first[buffer], self.last[buffer] = min(at, start), end     # threads are at different places of a share
 
     def touch(self, buffers: Iterable[Buffer]) -> None:
         for buffer in buffers:
@@ -268,7 +268,7 @@ class _Recorder:
         read, written = {self.place(b) for b in reads}, {self.place(b) for b in writes}
         if self.written & (read | written) or self.read & written:
             last = self.records[-1]
-            if isinstance(last, Control) and last.kind != "meet":  # not all threads need come from there
+            if isinstance(last, Control) and last.kind not in ("meet", "join"):  # not all threads need come from there
                 last = Control("meet")
                 self.add(last)
             last.barrier = True
@@ -297,7 +297,7 @@ class _Recorder:
         self.add(Control("meet"))
 
     def loop(self, loop: Loop) -> None:
-        start = Control("loop", loop=loop)
+        start = Control("loop" if loop.shares is None else "share", loop=loop)
         self.add(start)
         self.forget()
         outside, self.loops = self.loops, (*self.loops, loop)
@@ -310,16 +310,13 @@ class _Recorder:
         at_test = self.written, self.read
         self.written, self.read = set(at_test[0]), set(at_test[1])
         self.walk(loop.body)
-        self.add(Control("next", target=top, loop=loop))
+        self.add(Control("next" if loop.shares is None else "part", target=top, loop=loop))
         self.loops = outside
         self.forget()
         if loop.condition is not None:
             self.written, self.read = at_test
         start.target = unless.target = len(self.records)
-        self.add(Control("meet"))
-
-
-THREADS = dims.name("threads_")
+        self.add(Control("meet") if loop.shares is None else Control("join", barrier=True))
 
 
 def threads_times(buffer: Buffer) -> Size:

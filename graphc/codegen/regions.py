@@ -4,14 +4,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from graphc.codegen.chains import in_parts
 from graphc.codegen.contractions import ContractLowering
 from graphc.codegen.control import Step, control_steps
 from graphc.codegen.convolutions import WindowLowering
 from graphc.codegen.copies import assemble_calls, copy_call, scatter_calls
+from graphc.codegen.cuts import NotCut
 from graphc.codegen.loops import LoopLowering
 from graphc.codegen.lower import Buffer, Call, Target
 from graphc.codegen.routines import routine_calls
+from graphc.codegen.shared import shared_scan
 from graphc.errors import CompileError, report
+from graphc.ir.dims import Size
 from graphc.ir.graph import Graph
 from graphc.ir.node import RESULT, Node
 from graphc.ir.op import Kind
@@ -44,8 +48,9 @@ class _GraphLowering:
         self.target = target
         self.constants: list[Buffer] = []
 
-    def lower(self, graph: Graph, inputs: Sequence[Buffer]) -> tuple[list[Step], dict[Node, Buffer]]:
-        """(steps, buffers of the values) of a graph on buffers for its inputs."""
+    def lower(self, graph: Graph, inputs: Sequence[Buffer], few: tuple[Size, int] | None = None) \
+            -> tuple[list[Step], dict[Node, Buffer]]:
+        """(steps, buffers of the values) of a graph on buffers for its inputs. few: see `region_calls`."""
         buffers: dict[Node, Buffer] = dict(zip(graph.inputs, inputs, strict=True))
         steps: list[Step] = []
         several: dict[Node, list[Buffer]] = {}
@@ -55,14 +60,14 @@ class _GraphLowering:
                 outputs = node.attrs["body"].outputs
                 made = [Buffer(o.name or node.label, o.type.bytes, node if len(outputs) == 1 else None) for o in outputs]
                 inner = dict(zip(node.attrs["body"].inputs, (buffers[i] for i in node.inputs), strict=True))
-                steps += region_calls(node, inner, made, self.target)
+                steps += region_calls(node, inner, made, self.target, few)
                 if len(outputs) == 1:
                     buffers[node] = made[0]
                 else:
                     several[node] = made
             elif kind in CONTROL:
                 several[node] = [Buffer(f"{node.label}_{k}", t.bytes) for k, t in enumerate(node.type)]
-                steps += control_steps(node, [buffers[i] for i in node.inputs], several[node], self.lower)
+                steps += self.control(node, [buffers[i] for i in node.inputs], several[node])
             elif node.op is RESULT:
                 buffers[node] = several[node.inputs[0]][node.attrs["index"]]
                 buffers[node].node = node
@@ -73,11 +78,22 @@ class _GraphLowering:
                 buffers[node] = buffers[node.inputs[0 if kind is Kind.VIEW else -1]]
             elif kind is not Kind.INPUT:
                 raise report(CompileError, f"{node.op.name}: the graph is not fused", [("node", node.describe())])
-        return steps, buffers
+        return in_parts(steps, {*inputs, *(buffers[o] for o in graph.outputs if o in buffers)}), buffers
+
+    def control(self, node: Node, inputs: Sequence[Buffer], results: Sequence[Buffer]) -> list[Step]:
+        """The steps of a branch or a loop."""
+        if node.op.kind is Kind.SCAN:
+            known = len(self.constants)
+            try:
+                return shared_scan(node, inputs, results, self.lower)
+            except NotCut:
+                del self.constants[known:]
+        return control_steps(node, inputs, results, self.lower)
 
 
-def region_calls(node: Node, inputs: dict[Node, Buffer], outputs: list[Buffer], target: Target) -> list[Call]:
-    """The kernel calls of one region."""
+def region_calls(node: Node, inputs: dict[Node, Buffer], outputs: list[Buffer], target: Target,
+                 few: tuple[Size, int] | None = None) -> list[Call]:
+    """The kernel calls of one region. few: a size that is to be cut, and the most that a part will have of it."""
     body: Graph = node.attrs["body"]
     order = body.nodes()
     members = [n for n in order if n.op.kind not in (Kind.INPUT, Kind.CONSTANT)]
@@ -91,7 +107,7 @@ def region_calls(node: Node, inputs: dict[Node, Buffer], outputs: list[Buffer], 
         _order_memory(product.epilogue, stored)
         if anchor.op.rule.windows(tuple(i.type for i in anchor.inputs), anchor.attrs):
             return WindowLowering(body.name, product, inside, buffers, target, node.location).calls()
-        return ContractLowering(body.name, product, inside, buffers, target, node.location).calls()
+        return ContractLowering(body.name, product, inside, buffers, target, node.location, few).calls()
     routine = next((n for n in members if n.op.kind is Kind.ROUTINE), None)
     if routine is not None:
         return routine_calls(routine, buffers, outputs)

@@ -275,6 +275,7 @@ class _Layout:
     error_words: list[int]
     feed_words: list[list[int]]
     output_words: list[list[int]]
+    span_words: list[int]          # see FrameWord.SPAN
     places: list[tuple[int, int]]  # a word, and the word whose address it holds
 
     def __init__(self, function):
@@ -300,14 +301,16 @@ def _layout_function(program: Program) -> _Layout:
     limits = {"feed": len(program.feeds), "variable": len(program.variables), "constant": len(program.constants),
               "output": len(program.outputs), "slot": len(program.slots), "run": 0, "error": 0}
     layout = _Layout(None)
-    layout.slot_words, layout.run_words, layout.error_words = [], [], []
+    layout.slot_words, layout.run_words, layout.error_words, layout.span_words = [], [], [], []
     layout.feed_words, layout.output_words = [[] for _ in program.feeds], [[] for _ in program.outputs]
     patched = {"feed": layout.feed_words, "output": layout.output_words}
     layout.places = _place_words(program)
     for record in program.records:
         for word in record.words:
             kind, _, rest = word.partition(" ")
-            if kind == "=" or kind == "place" or word == "row":
+            if word == "span":
+                layout.span_words.append(len(words))
+            if kind == "=" or kind == "place" or word in ("row", "span"):
                 words.append(_checked(rest, names) if kind == "=" else "0")
                 continue
             if kind not in limits or not (rest.isdecimal() and int(rest) < limits[kind] or rest == "" and not limits[kind]):

@@ -29,6 +29,7 @@ class FrameWord(IntEnum):
     WRITES = 20          # not 0: the run writes variables
     BUSY_AT = 21         # address of the word that says `Busy`: BUSY, unless frames share an arena and so a word
     LOOKED = 22          # clock at which a loop last looked whether the user wants to stop
+    SPAN = 23            # bytes from the words of thread 0 to those of thread 1, to those of thread 2 ...: see `ShareWord`
     SIZE = 24
 
 
@@ -71,6 +72,7 @@ class RecordFlag(IntFlag):
     UNLESS = 32          # go to TARGET if the byte at the address in TABLE[0] is 0
     JUMP = 64            # go to TARGET
     MEET = 128           # only a place to meet. SERIAL: thread 0 comes here from the loop that it ran by itself
+    SHARE = 256          # with LOOP, NEXT and MEET: each thread does its share of the iterations by itself, up to the MEET
 
 
 class LoopWord(IntEnum):
@@ -92,6 +94,44 @@ class MoveWord(IntEnum):
     BASE = 1
     STEP = 2
     SIZE = 3
+
+
+class ShareWord(IntEnum):
+    """The table of a loop that is shared out. Each thread walks its records on words of its own: a copy of those from this
+    table on, made where its share begins.
+
+    Iteration i is part i % PARTS of row (i // PARTS) % INNER of block (i // PARTS) // INNER.
+    """
+
+    NOW = 0              # the next iteration of this thread
+    END = 1              # its last one and 1
+    TOTAL = 2            # iterations of all threads
+    PARTS = 3
+    INNER = 4
+    WORDS = 5            # number of words to copy
+    MOVES = 6            # number of `PartWord` entries, which follow
+    FIXES = 7            # number of `FixWord` entries, which follow those
+    SIZE = 8
+
+
+class PartWord(IntEnum):
+    """A word that an iteration changes to BASE + block * OUTER + row * INNER + min(part * STEP, MOST)."""
+
+    PLACE = 0            # address of the word
+    BASE = 1
+    OUTER = 2
+    INNER = 3
+    STEP = 4
+    MOST = 5
+    SIZE = 6
+
+
+class FixWord(IntEnum):
+    """A word to which thread number t adds t * STEP in its copy."""
+
+    PLACE = 0
+    STEP = 1
+    SIZE = 2
 
 
 class ErrorWord(IntEnum):

@@ -44,6 +44,10 @@ class Word:
     def __mul__(self, other):
         return self._arithmetic("mul", other)
 
+    def __floordiv__(self, other):
+        """The quotient of numbers that are not negative."""
+        return self._arithmetic("udiv", other)
+
     def __and__(self, other):
         return self._arithmetic("and_", other)
 

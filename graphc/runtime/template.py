@@ -17,7 +17,8 @@ from graphc.runtime.layout import ArgumentFlag, ArgumentWord, FrameWord, RecordF
 
 RUNS_ALONE = 32
 CONTROL = {k: int(RecordFlag[k.upper()]) for k in ("loop", "next", "unless", "jump", "meet")}
-CONTROL_FLAGS = sum(CONTROL.values())
+CONTROL |= {k: int(RecordFlag.SHARE) | CONTROL[kind] for k, kind in (("share", "loop"), ("part", "next"), ("join", "meet"))}
+CONTROL_FLAGS = int(RecordFlag.LOOP | RecordFlag.NEXT | RecordFlag.UNLESS | RecordFlag.JUMP | RecordFlag.MEET)
 
 
 class Template:
@@ -48,6 +49,7 @@ class Template:
         self.error_words = np.array(positions.error_words, np.intp) + self.table
         places = np.array(positions.places, np.intp).reshape(-1, 2) + self.table
         self.place_words, self.places = places[:, 0], 8 * places[:, 1]
+        self.span_words = np.array(positions.span_words, np.intp) + self.table
 
     def _point(self, word: int, place: int) -> None:
         self.block[word] = 8 * place
@@ -57,6 +59,7 @@ class Template:
         at = self.table
         self.flags: list[int] = []
         self.spans: dict[int, int] = {}     # record that starts a loop -> the one where threads meet after it
+        self.has_shares = False
         tables: list[int] = []
         for k, record in enumerate(program.records):
             row = self.rows + RecordWord.SIZE * k
@@ -64,13 +67,14 @@ class Template:
                 raise report(ParseError, f"the program is damaged: a {record.kind!r} goes to record {record.target}")
             self.block[row + RecordWord.KERNEL] = addresses.get(record.symbol, 0)
             self.block[row + RecordWord.TARGET] = record.target
-            tables.append(tables[record.target - 1] if record.kind == "next" else at)
+            tables.append(tables[record.target - 1] if record.kind in ("next", "part") else at)
             self._point(row + RecordWord.TABLE, tables[k])
             at += len(record.words)
             self.flags.append(int(RecordFlag.BARRIER * record.barrier | RecordFlag.MAY_FAIL * record.may_fail
                                   | RecordFlag.SERIAL * record.serial | CONTROL.get(record.kind, 0)))
-            if record.kind == "loop":
+            if record.kind in ("loop", "share"):
                 self.spans[k] = record.target
+            self.has_shares |= record.kind == "share"
 
     def _arguments(self, dtypes: Sequence[np.dtype], ranks, patches, patch_start: int, feeds: int) -> None:
         dims, at = self.dims, patch_start
@@ -106,10 +110,11 @@ class Template:
         of the busy word and the error slot that go with the arena; serial: which records one thread does alone; alone_first:
         try other threads only after some runs, since waking them costs as much as a short run.
         """
-        block = self.block.copy()
+        block = self.block.copy() if threads == 1 or not self.has_shares else np.resize(self.block, self.end * threads)
         address = block.ctypes.data
         block[self.relocated] += address
-        block[self.table:] = words
+        block[self.table:self.end] = words
+        block[self.span_words] = block[FrameWord.SPAN] = 8 * self.end
         block[self.slot_words] += arena
         block[self.run_words] = address + 8 * int(FrameWord.RUN)
         block[self.error_words] = block[FrameWord.ERROR] = error
@@ -126,12 +131,16 @@ class Template:
         return frame
 
     def flags_for(self, serial: Sequence[bool]) -> list[int]:
-        """The records' flags, where one thread does those of `serial` alone. A loop of nothing else it runs by itself."""
+        """The records' flags, where one thread does those of `serial` alone. A loop of nothing else it runs by itself; of one
+        that is shared out each thread does its share.
+        """
         own = int(RecordFlag.SERIAL)
         flags = [f | own if s and not f & CONTROL_FLAGS else f for f, s in zip(self.flags, serial, strict=True)]
         end = 0
         for start, stop in self.spans.items():
-            if start >= end and all(f & (own | CONTROL_FLAGS) for f in flags[start:stop]):
+            if flags[start] & RecordFlag.SHARE:
+                end = max(end, stop)
+            elif start >= end and all(f & (own | CONTROL_FLAGS) for f in flags[start:stop]):
                 flags[start] |= own
                 flags[stop] |= own | int(RecordFlag.BARRIER | RecordFlag.MAY_FAIL)
                 end = stop

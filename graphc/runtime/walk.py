@@ -1,4 +1,5 @@
-"""A thread's way through the records of a frame: gates, barriers, loops.  `layout.py` names every word used here.
+"""A thread's way through the records of a frame: gates, barriers, loops, shares of loops.  `layout.py` names every word used
+here.
 
 All threads walk the same records and decide alike: what they decide by changes only while all of them meet.
 """
@@ -7,15 +8,18 @@ import platform
 from graphc.runtime.layout import (
     INTERRUPTED,
     ErrorWord,
+    FixWord,
     FrameWord,
     GateWord,
     LoopWord,
     MoveWord,
+    PartWord,
     PoolWord,
     RecordFlag,
     RecordWord,
+    ShareWord,
 )
-from graphc.runtime.native import External, native
+from graphc.runtime.native import BYTES, External, native
 
 PATIENCE = 1 << 27 if platform.machine().lower() in ("x86_64", "amd64") else 1 << 20    # clock ticks: 50 ms or less
 
@@ -83,19 +87,19 @@ def failed(c, frame):
 
 
 @native
-def barrier(c, frame, pool, threads, target, record):
+def barrier(c, frame, pool, threads, target, table, starts):
     """Waits until all threads are here: the phase gate reaches `target`.
 
     The last to arrive decides for all whether the run stops: when each looked for itself, a fast thread's next kernel
     could set the error slot before a slow one has looked.  STOP holds until all are at the next barrier.  It also
-    turns the loop whose LOOP or NEXT `record` is (0: none), while nobody looks at the loop's words.
+    turns the loop with that `table` (0: none), while nobody looks at the loop's words.
     """
     with c.if_else(c.atomic_add(pool.at(PoolWord.ARRIVED), 1) == threads - 1) as (last, others):
         with last:
             c.atomic_store(pool.at(PoolWord.ARRIVED), 0)
             pool[PoolWord.STOP] = failed(c, frame)
-            with c.if_(record != 0):
-                turn(c, record)
+            with c.if_(table != 0):
+                turn(c, table, starts)
             advance(c, pool.at(PoolWord.PHASE))
         with others:
             reach(c, pool, pool.at(PoolWord.PHASE), target)
@@ -107,12 +111,11 @@ ITERATION = 0x5851F42D4C957F2D      # as in `ir.interpreter.iteration_number`
 
 
 @native
-def turn(c, record):
+def turn(c, table, starts):
     """Starts a loop, or its next iteration: counts, numbers the random ops' run, and moves the addresses of rows."""
-    table = record[RecordWord.TABLE]
     counter = table[LoopWord.COUNT]
     count = c.variable(0)
-    with c.if_((record[RecordWord.FLAGS] & RecordFlag.LOOP) == 0):
+    with c.if_(starts == 0):
         count.value = counter[0] + 1
     counter[0] = count.value
     with c.if_(count.value < table[LoopWord.LIMIT]):        # else there is no such row
@@ -125,10 +128,49 @@ def turn(c, record):
             move.value = now.at(MoveWord.SIZE)
 
 
-def goes_on(record):
+def goes_on(table):
     """Whether the loop of a LOOP or NEXT has another iteration."""
-    table = record[RecordWord.TABLE]
     return table[LoopWord.COUNT][0] < table[LoopWord.LIMIT]
+
+
+# Shares of a loop whose iterations touch nothing in common but what they only read.
+
+@native
+def begin_share(c, frame, table, thread, threads):
+    """Makes the words of this thread, where it is not the first, and gives it a part of the iterations."""
+    offset = thread * frame[FrameWord.SPAN]
+    own = table + offset
+    with c.if_(thread != 0):
+        with c.count(table[ShareWord.WORDS]) as k:
+            own[k] = table[k]
+        fix = c.variable(table.at(ShareWord.SIZE) + table[ShareWord.MOVES] * (PartWord.SIZE * BYTES))
+        with c.count(table[ShareWord.FIXES]):
+            place = fix.value[FixWord.PLACE] + offset
+            place[0] = place[0] + thread * fix.value[FixWord.STEP]
+            fix.value = fix.value.at(FixWord.SIZE)
+    own[ShareWord.NOW] = table[ShareWord.TOTAL] * thread // threads
+    own[ShareWord.END] = table[ShareWord.TOTAL] * (thread + 1) // threads
+
+
+@native
+def next_part(c, table):
+    """Moves the addresses to the thread's next iteration; 0 if there is none."""
+    now = table[ShareWord.NOW]
+    with c.if_(now >= table[ShareWord.END]):
+        c.return_(0)
+    table[ShareWord.NOW] = now + 1
+    rows = now // table[ShareWord.PARTS]
+    part = now - rows * table[ShareWord.PARTS]
+    block = rows // table[ShareWord.INNER]
+    row = rows - block * table[ShareWord.INNER]
+    move = c.variable(table.at(ShareWord.SIZE))
+    with c.count(table[ShareWord.MOVES]):
+        entry = move.value
+        along, most = part * entry[PartWord.STEP], entry[PartWord.MOST]
+        entry[PartWord.PLACE][0] = entry[PartWord.BASE] + block * entry[PartWord.OUTER] + row * entry[PartWord.INNER] \
+            + (along > most).choose(most, along)
+        move.value = entry.at(PartWord.SIZE)
+    c.return_(1)
 
 
 @native
@@ -159,7 +201,9 @@ def play(c, frame, pool, thread, threads):
     with c.if_(threads > 1):
         # It cannot move on before this thread has been at the first barrier.
         phase.value = c.atomic_load(pool.at(PoolWord.PHASE + GateWord.COUNT))
-    team = c.variable(threads)      # threads that meet: 1 while thread 0 runs a loop by itself
+    team = c.variable(threads)      # threads that meet: 1 while this thread does a loop, or its share of one, by itself
+    me = c.variable(thread)         # its number among these
+    own = c.variable(0)             # bytes from the records' tables to those of this thread
     end = c.variable(0)             # where it meets the others after that
     following = c.variable(0)
     with c.loop() as loop:
@@ -167,49 +211,51 @@ def play(c, frame, pool, thread, threads):
         loop.leave_if(number >= frame[FrameWord.RECORD_COUNT])
         following.value = number + 1
         record = frame[FrameWord.RECORDS].at(number * RecordWord.SIZE)
-        flags = record[RecordWord.FLAGS]
+        flags, table = record[RecordWord.FLAGS], record[RecordWord.TABLE] + own.value
         with c.if_else((flags & CONTROL) == 0) as (call, control):
             with call:
                 serial = (flags & RecordFlag.SERIAL) != 0
-                with c.if_((thread == 0) | ((flags & RecordFlag.SERIAL) == 0)):
-                    c.call_address(record[RecordWord.KERNEL], record[RecordWord.TABLE], thread,
-                                   serial.choose(1, team.value))
+                with c.if_((me.value == 0) | ((flags & RecordFlag.SERIAL) == 0)):
+                    c.call_address(record[RecordWord.KERNEL], table, me.value, serial.choose(1, team.value))
             with control:
-                branch(c, record, flags, threads, team, following)
+                branch(c, record, flags, table, following)
+                with c.if_(((flags & RecordFlag.MEET) != 0) & ((flags & (RecordFlag.SERIAL | RecordFlag.SHARE)) != 0)
+                           & (number == end.value)):
+                    team.value, me.value, own.value, end.value = threads, thread, 0, 0
         with c.if_((flags & (RecordFlag.BARRIER | STOPS)) != 0):
-            meet(c, frame, pool, thread, threads, number, record, flags, phase, team, end, following)
+            meet(c, frame, pool, (thread, threads), number, record, table, phase, (team, me, own, end), following)
 
 
-def branch(c, record, flags, threads, team, following):
+def branch(c, record, flags, table, following):
     """The part of a control record before threads meet."""
     target = record[RecordWord.TARGET]
-    with c.if_((flags & RecordFlag.UNLESS) != 0), c.if_(record[RecordWord.TABLE][0].byte_at(0) == 0):
+    with c.if_((flags & RecordFlag.UNLESS) != 0), c.if_(table[0].byte_at(0) == 0):
         following.value = target
     with c.if_((flags & RecordFlag.JUMP) != 0):
         following.value = target
-    with c.if_((flags & (RecordFlag.MEET | RecordFlag.SERIAL)) == (RecordFlag.MEET | RecordFlag.SERIAL)):
-        team.value = threads
 
 
-def meet(c, frame, pool, thread, threads, number, record, flags, phase, team, end, following):
+def meet(c, frame, pool, numbers, number, record, table, phase, state, following):
     """All threads meet; a loop turns, a failed run stops."""
+    (thread, threads), (team, _, _, end) = numbers, state
     stop = c.variable(0)
-    turns = (flags & TURNS) != 0
+    flags, target = record[RecordWord.FLAGS], record[RecordWord.TARGET]
+    shares = (flags & RecordFlag.SHARE) != 0
+    starts = (flags & RecordFlag.LOOP) != 0
+    turns = ((flags & TURNS) != 0) & ((flags & RecordFlag.SHARE) == 0)
     with c.if_(((flags & RecordFlag.NEXT) != 0) & (thread == 0)):
         heed_user(c, frame)
     with c.if_else(team.value > 1) as (together, alone):
         with together:
             phase.value = phase.value + 1
-            barrier(c, frame, pool, threads, phase.value, turns.choose(record, 0))
+            barrier(c, frame, pool, threads, phase.value, turns.choose(table, 0), starts.choose(1, 0))
             stop.value = pool[PoolWord.STOP]
         with alone:
             stop.value = failed(c, frame)
             with c.if_(turns):
-                turn(c, record)
-    with c.if_(turns):
-        starts = (flags & RecordFlag.LOOP) != 0
-        with c.if_(goes_on(record) ^ starts):
-            following.value = record[RecordWord.TARGET]
+                turn(c, table, starts.choose(1, 0))
+    with c.if_(turns), c.if_(goes_on(table) ^ starts):
+        following.value = target
     with c.if_(((flags & STOPS) != 0) & (stop.value != 0), likely=False):
         with c.if_(team.value == threads):
             with c.if_(thread == 0):
@@ -217,9 +263,27 @@ def meet(c, frame, pool, thread, threads, number, record, flags, phase, team, en
             c.return_()
         following.value = end.value     # where the others wait, and stop with this thread
     with c.if_(((flags & OWN_LOOP) == OWN_LOOP) & (team.value > 1)):
-        end.value = record[RecordWord.TARGET]
+        end.value = target
         with c.if_else(thread == 0) as (first, others):
             with first:
                 team.value = 1
             with others:
-                following.value = end.value
+                following.value = target
+    with c.if_(shares & ((flags & TURNS) != 0) & (stop.value == 0)):
+        share(c, frame, (thread, threads), record, starts, table, state, following)
+
+
+def share(c, frame, numbers, record, starts, table, state, following):
+    """The start of a thread's share of a loop, or its next iteration."""
+    (thread, threads), (team, me, own, end) = numbers, state
+    target = record[RecordWord.TARGET]
+    with c.if_(starts):
+        with c.if_else(team.value > 1) as (together, alone):
+            with together:
+                begin_share(c, frame, table, thread, threads)
+                team.value, me.value, own.value, end.value = 1, 0, thread * frame[FrameWord.SPAN], target
+            with alone:
+                begin_share(c, frame, table, 0, 1)
+    more = next_part(c, record[RecordWord.TABLE] + own.value) != 0
+    with c.if_(more ^ starts):
+        following.value = target
