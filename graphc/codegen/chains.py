@@ -6,14 +6,18 @@ before the next ones, by the same kernels that would do all of it: they stay in 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from graphc.codegen.control import Loop, Part, Shares, Step, with_buffers
+from graphc.codegen.copies import copy_call, stand_in
 from graphc.codegen.cuts import Cut, NotCut, Steps, cut_calls, own_parts
-from graphc.codegen.kernel import Access, ContractKernel, Load, LoopKernel, Store, statements
+from graphc.codegen.kernel import Access, ContractKernel, Int, Load, LoopKernel, Store, statements
 from graphc.codegen.lower import Buffer, Call
 from graphc.codegen.order import typical
 from graphc.ir import dims
 from graphc.ir.dims import Size
+from graphc.ir.types import BY_SHORT, TensorType
+from graphc.passes.regions import Source, contiguous
 
 PART_BYTES = 256 << 10      # of a part of the matrix: it stays in a core's second cache
 MOST_ROWS = 128             # of it in a part: enough for packing what they are multiplied with to be cheap
@@ -30,11 +34,11 @@ def in_parts(steps: Sequence[Step], kept: Collection[Buffer]) -> list[Step]:
             chain = _chain(found, last, kept)
             if chain is not None:
                 try:
-                    loop = _Chain(*chain).loop()
+                    made = _Chain(*chain).steps()
                 except NotCut:
                     continue
-                found[found.index(last)] = loop
-                found = [s for s in found if s not in chain]
+                at = found.index(last)
+                found = [s for s in (*found[:at], *made, *found[at:]) if s not in chain]
     return found
 
 
@@ -67,7 +71,7 @@ def _chain(steps: Sequence[Step], last: Call, kept: Collection[Buffer]) -> tuple
 
 class _Chain:
     def __init__(self, first: Call, middle: Call, last: Call):
-        self.calls = first, middle, last
+        self.calls: tuple[Call, ...] = (first, middle, last)
         self.scores, = first.writes & middle.reads
         self.weights, = middle.writes & last.reads
         kernel = last.kernel
@@ -87,6 +91,12 @@ class _Chain:
     @staticmethod
     def size(call: Call, number) -> Size:
         return call.sizes[call.kernel.sizes.index(number)] if isinstance(number, str) else number
+
+    def steps(self) -> list[Step]:
+        """What is done before the loop, and the loop."""
+        copies, first = in_order(self.calls[0])
+        self.calls = first, *self.calls[1:]
+        return [*copies, self.loop()]
 
     def loop(self) -> Loop:
         known: dict[Buffer, Steps] = {}
@@ -129,3 +139,37 @@ class _Chain:
                     return False
         forms = {(a.strides, a.offset, a.dtype) for accesses in found.values() for a in accesses}
         return len(forms) == 1
+
+
+def in_order(call: Call) -> tuple[list[Call], Call]:
+    """The product with its second operand in the order in which it is packed: each part packs it again. Before it, a copy."""
+    kernel = call.kernel
+    assert isinstance(kernel, ContractKernel)
+    packing = kernel.b.packing
+    load = packing.prologue[0] if packing is not None else None
+    if packing is None or len(packing.prologue) != 1 or not isinstance(load, Load) or load.index or load.where:
+        return [], call
+    values = dict(zip(kernel.sizes, call.sizes, strict=True))
+
+    def value(number: Int) -> Size:
+        return values[number] if isinstance(number, str) else number
+    access = load.access
+    if value(access.stride("n")) == 1:
+        return [], call
+    axes = [(name, size) for name, size in (*kernel.batch, ("k", kernel.k), ("n", kernel.n)) if value(access.stride(name)) != 0]
+    type_ = TensorType(BY_SHORT[access.dtype], tuple(value(size) for _, size in axes))
+    read, copied = call.buffers[kernel.buffers.index(access.buffer)], Buffer(f"{kernel.name}_across", type_.bytes)
+    source = Source(stand_in(type_), tuple(value(access.stride(name)) for name, _ in axes), value(access.offset))
+    copy = copy_call("copy", stand_in(type_), source, read, copied, line=call.location)
+    names, sizes = list(kernel.sizes), list(call.sizes)
+    strides: list[tuple[str, Int]] = []
+    for (name, _), stride in zip(axes, contiguous(type_.shape), strict=True):
+        names.append(f"n{len(names)}")
+        sizes.append(stride)
+        strides.append((name, 1 if stride == 1 else names[-1]))
+    buffer = f"a{len(kernel.buffers)}"
+    moved = replace(load, access=Access(buffer, access.dtype, tuple(strides)))
+    made = replace(kernel, buffers=(*kernel.buffers, buffer), sizes=tuple(names),
+                   b=replace(kernel.b, packing=replace(packing, prologue=(moved,))))
+    return [copy], replace(call, kernel=made, buffers=(*call.buffers, copied), sizes=tuple(sizes),
+                           reads=call.reads | {copied})

@@ -19,6 +19,7 @@ from graphc.passes.regions import Region, Source, contiguous, source_of
 
 PACK_ROWS = 64      # B is packed when at least so many rows of A use each panel and it does not fit the first cache
 PACK_BYTES = 96 << 10
+FEW_ROWS = 8        # a tile has about as many
 
 
 @dataclass
@@ -99,7 +100,7 @@ class ContractLowering:
         n = [x for x in self.out if x in on_b and x not in on_a]
         batch = [x for x in self.out if x in on_a and x in on_b]
         self.a, self.b = (self.one_axis(s, k) for s in (self.a, self.b))
-        m_extra, m_main = self.merged(m)
+        m_extra, m_main = self.merged(m, rows=True)
         n_extra, n_main = self.merged(n)
         return [*self.copies, self.product([*batch, *m_extra, *n_extra], m_main, n_main, k)]
 
@@ -131,15 +132,25 @@ class ContractLowering:
         """Strides along the result's labels of everything that the epilogue addresses."""
         return [{x: s[self.axis_of[x]] for x in self.out} for s in addressed(self.region)]
 
-    def merged(self, labels: Sequence) -> tuple[list, list]:
-        """(labels that become loops around the product, labels that are walked as one axis)."""
+    def merged(self, labels: Sequence, rows: bool = False) -> tuple[list, list]:
+        """(labels that become loops around the product, labels that are walked as one axis): the last ones, but of `rows`
+        rather others whose number is known to fill tiles than an unknown one, which may be 1.
+        """
         strides = [*self.a.strides, *self.b.strides, *self.domain_strides()]
-        main = list(labels[-1:])
-        for label in reversed(labels[:-1]):
-            if not self.mergeable(strides, [label, main[0]]):
-                break
-            main.insert(0, label)
-        return list(labels[:len(labels) - len(main)]), main
+        groups: list[list] = []
+        for label in labels:
+            if groups and self.mergeable(strides, [groups[-1][-1], label]):
+                groups[-1].append(label)
+            else:
+                groups.append([label])
+        if not groups:
+            return [], []
+        counts = [dims.product(self.sizes[x] for x in group) for group in groups]
+        main = groups[-1]
+        if rows and not isinstance(counts[-1], int):
+            main = max(groups, key=lambda g: c if isinstance(c := counts[groups.index(g)], int) and c >= FEW_ROWS else 0)
+            main = main if isinstance(counts[groups.index(main)], int) else groups[-1]
+        return [x for x in labels if x not in main], main
 
     def product(self, batch: Sequence, m: Sequence, n: Sequence, k: Sequence) -> Call:
         parameters = Parameters()
