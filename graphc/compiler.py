@@ -22,9 +22,11 @@ from graphc.passes.differentiate import differentiate
 from graphc.passes.manager import Dumper, Instrument, ValueCheck, run_passes, standard_instruments
 from graphc.passes.pipeline import PIPELINE, SEMANTICS
 from graphc.passes.segment import native_graphs
+from graphc.runtime.layout import Result
 
 if TYPE_CHECKING:
     from graphc.runtime.executor import Instance
+    from graphc.steps import Batches, Results
 
 
 class Compiled:
@@ -47,6 +49,13 @@ class Compiled:
     def run_fast(self, values) -> list | None:
         """The fetched values if the feeds need no look at all; else None, and nothing was run."""
         return None
+
+    def run_steps(self, batches: Batches, results: Results) -> None:
+        """Run on each of the batches."""
+        for span in batches.spans():
+            for step in range(span.steps):
+                results.add(self.run(batches.feeds(span, step)))
+                results.look()
 
     def misfit(self, arrays: Sequence[np.ndarray], error: GraphcError, values: Mapping[Node, Any] | None = None) -> GraphcError:
         """The error for sizes that do not fit together, of feeds and of the values that host ops gave so far: that of the first
@@ -106,13 +115,7 @@ class Native(Compiled):
     def run(self, arrays: Sequence[np.ndarray]) -> list:
         access = self.store.access
         while True:
-            with access.preparing:
-                if not self.last:
-                    self.store.check(self.read)
-                try:
-                    instance = self.executable.instance(arrays)
-                except FeedError as e:
-                    raise self.misfit(arrays, e) from None
+            instance = self.instance(arrays)
             with access.writing() if self.written else access.reading():
                 found = instance.run_if_free(arrays)
             if found is not None:  # else another thread was faster: take another lane
@@ -123,6 +126,37 @@ class Native(Compiled):
             same = self.last and self.last[0].is_current() and self.last[0].sizes == instance.sizes
             self.last = (*self.last, instance) if same else (instance,)
         return found
+
+    def run_steps(self, batches: Batches, results: Results) -> None:
+        from graphc.runtime.steps import Series
+        for span in batches.spans():
+            series, feeds = None, batches.feeds(span, 0)
+            while series is None or series.done < span.steps:
+                instance = self.instance(feeds)
+                if series is None:
+                    room = results.room(span.steps, instance.output_shapes)
+                    series = Series(batches.arrays, batches.cut, room, span.batch, span.steps, span.row, span.rows, span.order)
+                    before = results.done
+                status = series.run(instance)
+                if status == Result.BUSY:
+                    with self.store.access.writing() if self.written else self.store.access.reading():
+                        status = series.run_one(instance)
+                results.done = before + series.done
+                if series.done:
+                    self.store.initialised.update(self.written)
+                if status == Result.FAILED:
+                    raise self.executable.failure(instance, series.error)
+                results.look()
+
+    def instance(self, arrays: Sequence[np.ndarray]) -> Instance:
+        """An instance for feeds of these sizes that nobody runs at the moment."""
+        with self.store.access.preparing:
+            if not self.last:
+                self.store.check(self.read)
+            try:
+                return self.executable.instance(arrays)
+            except FeedError as e:
+                raise self.misfit(arrays, e) from None
 
     def run_fast(self, values) -> list | None:
         for instance in self.last:

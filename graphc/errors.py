@@ -118,6 +118,14 @@ def report(error: type[GraphcError], what: str, operands=(), rule: str = "", hin
     return made
 
 
+def with_line(error: GraphcError, text: str) -> GraphcError:
+    """The same error with one line more, behind the first."""
+    first, *others = str(error).split("\n")
+    made = type(error)("\n".join([first, f"    {text}", *others]))
+    made.location = getattr(error, "location", None)  # type: ignore[attr-defined]
+    return made
+
+
 class RuleError(Exception):
     """Raised by an op's type rule; the node maker dresses it with operands and the user's line."""
 

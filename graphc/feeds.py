@@ -22,11 +22,18 @@ def feed_array(node: Node, value) -> np.ndarray:
 
     An array of the right dtype that is C-contiguous is used as it is.
     """
-    if type(value) is np.ndarray and value.dtype == node.type.dtype.numpy:
-        array = value
-    else:
-        array = _convert(node, value)
+    array = to_array(node, value)
     check_shape(node, array.shape)
+    return in_order(node, array)
+
+
+def to_array(node: Node, value) -> np.ndarray:
+    """`value` as an array of the tensor's dtype. Raises FeedError."""
+    return value if type(value) is np.ndarray and value.dtype == node.type.dtype.numpy else _convert(node, value)
+
+
+def in_order(node: Node, array: np.ndarray) -> np.ndarray:
+    """The array in C order, its dtype the very object that the tensor's dtype has."""
     if not array.flags.carray and not (array.flags.c_contiguous and array.flags.aligned):
         array = array.copy(order="C")
     if array.dtype is not node.type.dtype.numpy:

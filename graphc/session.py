@@ -16,6 +16,7 @@ from graphc.ir.container import Graph, get_default_graph
 from graphc.ir.node import OPERATORS, Node
 from graphc.runtime.access import Access
 from graphc.runtime.memory import aligned
+from graphc.steps import run_many
 from graphc.variable import Variable
 
 _defaults = threading.local()
@@ -94,10 +95,10 @@ class Session:
         except TypeError:
             found = None
         if found is None:
-            found = self._prepared(fetches, feeds)
+            found = self.prepared(fetches, feeds)
         return found(feeds.values())
 
-    def _prepared(self, fetches, feeds) -> Run:
+    def prepared(self, fetches, feeds) -> Run:
         """The Run for these fetches and feeds, kept for the next time. Nests of leaves alone have the short key of `run`."""
         if not isinstance(feeds, Mapping):
             raise report(FeedError, f"feed_dict is a dict from tensors to values, not {feeds!r:.60}")
@@ -120,6 +121,28 @@ class Session:
     def make_callable(self, fetches, feed_list=None, accept_options: bool = False) -> Callable:
         """A function of the values of `feed_list` that returns what `run` would: the fastest way to run something often."""
         return Run(self, fetches, list(feed_list or ())).bound()
+
+    def run_steps(self, fetches, data=None, batch_size: int | None = None, steps: int | None = None, shuffle: bool = False, *,
+                  seed: int | None = None, drop_remainder: bool = False, feed_dict=None, progress=None):
+        """Many runs on batches of arrays, as `run` would do them one by one, without Python in between.
+
+        data            tensor, or its name, -> array of rows; the same number of rows in each. Or an iterable of such dicts,
+                        one for each step, for batches that Python makes; or None: nothing is cut into batches.
+        batch_size      rows of a step; None: all. The last batch of an epoch has the rows that are left, or is left out with
+                        `drop_remainder`. Arrays of the right dtype in C order are used in place; others are converted first.
+        steps           how many; None: one epoch. After an epoch comes the next.
+        shuffle         take the rows in a random order, another one in each epoch: those of `data.batches` with the same
+                        `seed`; without one, by the graph's seed and the number of the run.
+        feed_dict       what is fed in the same way in all steps.
+        progress        is called as progress(done, values) some times a second and at the end: how many steps are done, and
+                        what they fetched. An error that it raises ends the steps.
+
+        Gives the nest of `fetches` with the values of all steps: an array [steps, ...] for each tensor whose shape is known,
+        as a scalar's is, and a list of arrays for others; None for operations. Each step is a transaction: what the steps
+        before an error or Ctrl-C wrote is kept; the error says which step it was. A graph with host ops, and an iterable,
+        are run step by step, with the same results.
+        """
+        return run_many(self, fetches, data, batch_size, steps, shuffle, seed, drop_remainder, feed_dict, progress)
 
     def partial_run(self, *_, **__):
         """Not supported: a run is one transaction."""

@@ -33,8 +33,8 @@ LAYERS = {
 }
 # The layer of each file or folder of graphc/. What is not named here belongs to "functions".
 LAYER_OF = {"__init__": "names", "session": "session", "compiler": "session", "chain": "session",
-            "fetches": "session", "test": "session", "cli": "tools", "__main__": "tools", "testing": "tools",
-            **{name: name for name in LAYERS}}
+            "fetches": "session", "steps": "session", "test": "session", "cli": "tools", "__main__": "tools",
+            "testing": "tools", **{name: name for name in LAYERS}}
 
 # Ops that a pass imports to build nodes with, and why. Nothing else in passes, codegen or runtime may name an op.
 IMPORTS = {

@@ -11,7 +11,7 @@ from driver_kernels import Program, add_one, fail, load_kernels, mark, reverse, 
 
 from graphc.runtime import driver, engine, threads
 from graphc.runtime.driver import Argument, ArgumentFlag, RecordFlag, Result
-from graphc.runtime.layout import Busy, FrameWord
+from graphc.runtime.layout import Busy, ErrorWord, FrameWord
 from graphc.runtime.loader import LoadError, load_objects, optimised_object, undefined_symbols
 from graphc.runtime.native import native_module
 
@@ -185,7 +185,7 @@ def test_an_error_stops_all_threads_at_the_same_record(kernels, team, team_size)
     team(team_size)
     rng = random.Random(team_size)
     for _ in range(150):
-        length, x, slot = rng.randrange(1, 12), np.zeros(8, np.int64), np.zeros(4, np.int64)
+        length, x, slot = rng.randrange(1, 12), np.zeros(8, np.int64), np.zeros(ErrorWord.SIZE, np.int64)
         culprits = [rng.choice([-1, -1, -1, *range(team_size)]) for _ in range(length)]
         program = Program(kernels)
         for number, culprit in enumerate(culprits):
@@ -195,25 +195,24 @@ def test_an_error_stops_all_threads_at_the_same_record(kernels, team, team_size)
         result = driver.bind(frame)()
         bad = [n for n, culprit in enumerate(culprits) if culprit >= 0]
         if bad:
-            assert result == Result.FAILED
-            assert driver.take_error(frame) == (1, bad[0], culprits[bad[0]], team_size, 2 * bad[0])
+            assert driver.decode_error(result) == (1, bad[0], culprits[bad[0]], team_size, 2 * bad[0])
         else:
             assert result == Result.OK
         assert x.tolist() == [bad[0] if bad else length] * 8
 
 
-def test_a_failed_frame_is_busy_until_its_error_is_taken(kernels):
-    program, slot = Program(kernels), np.zeros(4, np.int64)
+def test_a_failed_run_gives_its_error_and_leaves_the_frame_free(kernels):
+    program, slot = Program(kernels), np.zeros(ErrorWord.SIZE, np.int64)
     table = program.add(fail, slot, 0, 42)           # without MAY_FAIL: nothing is skipped, and it is still a failure
     frame = program.frame(error=slot.ctypes.data)
-    assert driver.run(frame) == Result.FAILED
-    assert driver.run(frame) == driver.bind(frame)() == Result.BUSY
-    assert frame[FrameWord.BUSY] == Busy.FAILED
-    assert driver.take_error(frame) == (1, 42, 0, 1, -1)
-    with pytest.raises(ValueError, match="once"):
-        driver.take_error(frame)
+    found = driver.bind(frame)()
     table[1] = -1
-    assert driver.run(frame) == Result.OK
+    assert driver.run(frame) == driver.bind(frame)() == Result.OK
+    assert driver.decode_error(found) == (1, 42, 0, 1, -1)
+    table[1] = 0
+    assert driver.run(frame) == Result.FAILED
+    assert driver.decode_error(slot.tobytes()) == (1, 42, 0, 1, -1)
+    assert frame[FrameWord.BUSY] == Busy.FREE
 
 
 # Teams.
@@ -285,8 +284,6 @@ def test_two_callers_share_one_pool(kernels, team):
 def test_busy_and_gil(kernels):
     frame, flags, thread, results = start_waiting_run(kernels)
     assert driver.bind(frame)() == driver.run(frame) == Result.BUSY
-    with pytest.raises(ValueError, match="take_error"):
-        driver.take_error(frame)
     flags[0] = 1
     thread.join(5)
     assert results == [Result.OK]

@@ -40,9 +40,12 @@ def get_seed(op_seed: int | None) -> tuple[int, int]:
     """(graph seed, op seed) for an op made now, 32 bits each."""
     graph = get_default_graph()
     number = len(graph.nodes) if op_seed is None else int(op_seed)
-    if graph.seed is not None:
-        return _word(graph.seed), _word(number)
-    return _word(_entropy(graph) if op_seed is None else DEFAULT_SEED), _word(number)
+    return graph_seed(graph) if graph.seed is not None or op_seed is None else _word(DEFAULT_SEED), _word(number)
+
+
+def graph_seed(graph: Graph) -> int:
+    """The seed of what has none of its own, 32 bits: the graph's, or one drawn from the system."""
+    return _word(_entropy(graph) if graph.seed is None else graph.seed)
 
 
 def _entropy(graph: Graph) -> int:

@@ -13,11 +13,11 @@ import numpy as np
 
 from graphc.runtime import engine as native
 from graphc.runtime import threads as thread_pool
-from graphc.runtime.layout import ArgumentFlag, ArgumentWord, Busy, ErrorWord, FrameWord, RecordFlag, RecordWord, Result
+from graphc.runtime.layout import ArgumentFlag, ArgumentWord, FrameWord, RecordFlag, RecordWord, Result
 from graphc.runtime.loader import once
 
 __all__ = ["Argument", "ArgumentFlag", "Frame", "RecordFlag", "Result", "RunError", "bind", "check_array_layout",
-           "new_frame", "run", "take_error"]
+           "decode_error", "new_frame", "run"]
 
 METH_FASTCALL = 0x80
 
@@ -43,7 +43,7 @@ class Argument:
 
 
 class RunError(NamedTuple):
-    """The error slot after a failed run; `stopped_at` is the record after which the run stopped, -1 if it went on."""
+    """The error slot after a failed run, by `ErrorWord`."""
 
     state: int
     record: int
@@ -72,7 +72,7 @@ def new_frame(records, arguments=(), *, threads=1, release_gil=False, error=0, c
     frame[FrameWord.ARGUMENT_COUNT] = len(descriptors)
     frame[FrameWord.RELEASE_GIL] = release_gil
     frame[FrameWord.COUNTER] = counter or _word_address(frame, FrameWord.OWN_COUNTER)
-    frame[FrameWord.STOPPED_AT] = frame[FrameWord.TRIAL] = -1
+    frame[FrameWord.TRIAL] = -1
     frame[FrameWord.BUSY_AT] = _word_address(frame, FrameWord.BUSY)
     return frame
 
@@ -113,7 +113,7 @@ def _definitions():
     engine = native.engine()
     engine.array_type.value = id(np.ndarray)
     engine.start_pool.value = ctypes.cast(_start_pool, ctypes.c_void_p).value
-    doc = b"Runs a compiled program on arrays; gives a graphc.runtime.layout.Result."
+    doc = b"Runs a compiled program on arrays; gives a graphc.runtime.layout.Result, or the error's words as bytes."
     definitions = (_MethodDefinition(b"run_program", engine.entry_address, METH_FASTCALL, doc),
                    _MethodDefinition(b"run_program_with_variables", engine.entry_with_variables_address, METH_FASTCALL, doc))
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(definitions))        # a bound call may outlive this module at exit
@@ -126,9 +126,9 @@ def _start_pool():
 
 
 def bind(frame, has_variables=False):
-    """A builtin function of the frame's array arguments that runs it and returns a `Result`.
+    """A builtin function of the frame's array arguments that runs it and returns a `Result`, or bytes for `decode_error`.
 
-    It owns the frame.  `FAILED` leaves the frame busy until `take_error(frame)`.
+    It owns the frame.
     has_variables: whoever calls it holds the variables already (`Access`); else it asks for them, and gives BUSY where it
     may not have them now.
     """
@@ -142,7 +142,9 @@ def bind(frame, has_variables=False):
 
 
 def run(frame, threads=None):
-    """Runs the frame with the data pointers that its tables hold now; gives OK, BUSY or FAILED.  Releases the GIL."""
+    """Runs the frame with the data pointers that its tables hold now; gives OK, BUSY or FAILED (the error is in
+    the frame's error slot until the next run).  Releases the GIL.
+    """
     _check_frame(frame)
     threads = int(frame[FrameWord.THREADS]) if threads is None else threads
     if threads > 1:
@@ -150,16 +152,9 @@ def run(frame, threads=None):
     return Result(native.engine().run(frame.ctypes.data, threads))
 
 
-def take_error(frame):
-    """The error of a run that returned FAILED; the frame is free again."""
-    busy = ctypes.c_int64.from_address(int(frame[FrameWord.BUSY_AT]))
-    if busy.value != Busy.FAILED:
-        raise ValueError("no failed run: take_error belongs after a run that returned FAILED, once")
-    slot = (ctypes.c_int64 * ErrorWord.SIZE).from_address(int(frame[FrameWord.ERROR]))
-    error = RunError(*slot, int(frame[FrameWord.STOPPED_AT]))
-    slot[ErrorWord.STATE] = 0
-    busy.value = Busy.FREE
-    return error
+def decode_error(words):
+    """The error that a bound call returned as bytes."""
+    return RunError(*np.frombuffer(words, np.int64).tolist())
 
 
 def _check_frame(frame):

@@ -1,7 +1,8 @@
 """The native driver: walks the records of a frame, alone or with workers.  `layout.py` names every word used here.
 
 Built and loaded once per process, on first use (`engine()`).  The native functions stand below in the order in which
-they build on each other: the worker loop, a run, the entry of a bound call; `walk.py` has a thread's share of a run.
+they build on each other: the worker loop, a run, the entry of a bound call, a series of runs; `walk.py` has a thread's
+share of a run.
 """
 import ctypes
 
@@ -15,10 +16,12 @@ from graphc.runtime.layout import (
     GateWord,
     PoolWord,
     Result,
+    StepsWord,
+    StepWord,
 )
 from graphc.runtime.loader import load_objects, once, optimised_object
 from graphc.runtime.native import BYTES, External, Global, native, native_inline, native_module
-from graphc.runtime.walk import LIBC_SYMBOLS, WALK_SYMBOLS, advance, failed, make_gate, play, reach
+from graphc.runtime.walk import LIBC_SYMBOLS, PATIENCE, WALK_SYMBOLS, advance, failed, make_gate, play, reach
 
 TRIAL_RUNS, WARM_UP, TRIAL_PERIOD = 8, 2, 512   # runs of each kind in a trial, of them not timed, runs between trials
 
@@ -32,9 +35,11 @@ POOL = Global("pool")                   # address of the pool, or 0: nobody has 
 START_POOL = Global("start_pool")       # address of `void (*)(void)` that sets POOL; called with the GIL held
 
 PY_LONG = External("PyLong_FromLong", 1)
+PY_BYTES = External("PyBytes_FromStringAndSize", 2)
 SAVE_THREAD = External("PyEval_SaveThread", 0)
 RESTORE_THREAD = External("PyEval_RestoreThread", 1)
-PYTHON_SYMBOLS = [PY_LONG, SAVE_THREAD, RESTORE_THREAD, *WALK_SYMBOLS]
+MEMCPY = External("memcpy", 3)
+PYTHON_SYMBOLS = [PY_LONG, PY_BYTES, SAVE_THREAD, RESTORE_THREAD, *WALK_SYMBOLS]
 
 
 # The two ways to run a frame.
@@ -146,9 +151,9 @@ def add_to_word(c, address, amount):
 
 @native
 def run_taken(c, frame, threads):
-    """Runs a frame whose busy word the caller has set; gives OK or FAILED."""
+    """Runs a frame whose busy word the caller has set and clears; 1 if it failed: then the error slot says how."""
     frame[FrameWord.ERROR][ErrorWord.STATE] = 0
-    frame[FrameWord.STOPPED_AT] = -1
+    frame[FrameWord.ERROR][ErrorWord.STOPPED_AT] = -1
     frame[FrameWord.RUN] = c.atomic_add(frame[FrameWord.COUNTER], 1)
     pool = POOL.address(c)[0]
     alone = c.variable(1)
@@ -165,19 +170,16 @@ def run_taken(c, frame, threads):
     with c.if_(alone.value != 0):
         play(c, frame, 0, 0, 1)
     learn(c, frame, c.clock() - start)
-    with c.if_(failed(c, frame) != 0, likely=False):
-        # Not free, lest another thread's run clears the error before this one's caller has read it.
-        c.atomic_store(frame[FrameWord.BUSY_AT], Busy.FAILED)
-        c.return_(Result.FAILED)
-    c.atomic_store(frame[FrameWord.BUSY_AT], Busy.FREE)
-    c.return_(Result.OK)
+    c.return_(failed(c, frame))
 
 
 @native
 def run(c, frame, threads):
-    """For Python's slow path, called without the GIL."""
+    """For Python, called without the GIL."""
     with c.if_(c.take(frame[FrameWord.BUSY_AT])):
-        c.return_(run_taken(c, frame, threads))
+        wrong = run_taken(c, frame, threads)
+        c.atomic_store(frame[FrameWord.BUSY_AT], Busy.FREE)
+        c.return_((wrong != 0).choose(Result.FAILED, Result.OK))
     c.return_(Result.BUSY)
 
 
@@ -205,9 +207,8 @@ def fits(c, array, wanted):
 
 
 @native_inline
-def patch(c, array, wanted):
-    """Writes the array's data pointer to where the records' tables want it."""
-    data = (array + ARRAY_DATA)[0]
+def patch(c, data, wanted):
+    """Writes a data pointer to where the records' tables want it."""
     places = wanted[ArgumentWord.PATCHES]
     with c.count(wanted[ArgumentWord.PATCH_COUNT]) as i:
         places[i][0] = data
@@ -236,19 +237,29 @@ def bound_call(c, self, arguments, count, asks):
                     c.atomic_store(frame[FrameWord.BUSY_AT], Busy.FREE)
                     c.return_(PY_LONG(c, Result.BUSY))
             with c.count(count) as k:                      # only now: a run in progress reads the patched words
-                patch(c, arguments[k], descriptor(frame, k))
+                patch(c, (arguments[k] + ARRAY_DATA)[0], descriptor(frame, k))
 
     def run_and_leave():
-        result = run_taken(c, frame, frame[FrameWord.THREADS])
+        wrong = run_taken(c, frame, frame[FrameWord.THREADS])
         if asks:
             leave(c, frame)
-        return result
+        return wrong
     with c.if_(frame[FrameWord.RELEASE_GIL] != 0):
         state = SAVE_THREAD(c)
-        result = run_and_leave()
+        wrong = run_and_leave()
         RESTORE_THREAD(c, state)
-        c.return_(PY_LONG(c, result))
-    c.return_(PY_LONG(c, run_and_leave()))
+        answer(c, frame, wrong)
+    answer(c, frame, run_and_leave())
+
+
+def answer(c, frame, wrong):
+    """Returns what the run gave; its frame is free again. Python's lock is held."""
+    with c.if_(wrong != 0, likely=False):
+        error = PY_BYTES(c, frame[FrameWord.ERROR], ErrorWord.SIZE * BYTES)     # before another run's error comes here
+        c.atomic_store(frame[FrameWord.BUSY_AT], Busy.FREE)
+        c.return_(error)
+    c.atomic_store(frame[FrameWord.BUSY_AT], Busy.FREE)
+    c.return_(PY_LONG(c, Result.OK))
 
 
 @native
@@ -261,7 +272,80 @@ def entry_with_variables(c, self, arguments, count):
     bound_call(c, self, arguments, count, asks=False)
 
 
-EXPORTED = [entry, entry_with_variables, run, worker_loop, make_gate, advance, reach, take_lock, add_to_word]
+# A series of runs of one frame on rows of the same arrays.
+
+@native
+def gather(c, source, row_bytes, order, count, room):
+    """Puts rows with the numbers at `order` side by side."""
+    to = c.variable(room)
+    with c.count(count) as i:
+        row = source + order[i] * row_bytes
+        with c.if_else(row_bytes == BYTES) as (word, other):      # labels: a call for each would take longer than a step
+            with word:
+                to.value[0] = row[0]
+            with other:
+                with c.if_else(row_bytes == BYTES // 2) as (half, more):
+                    with half:
+                        to.value.set_int32(row.int32_at(0))
+                    with more:
+                        MEMCPY(c, to.value, row, row_bytes)
+        to.value = to.value + row_bytes
+
+
+@native
+def place_step(c, steps):
+    """Writes the addresses of the next step's data to where the records want them."""
+    frame, row, order = steps[StepsWord.FRAME], steps[StepsWord.ROW], steps[StepsWord.ORDER]
+    with c.count(frame[FrameWord.ARGUMENT_COUNT]) as k:
+        step = steps.at(StepsWord.SIZE) + k * (StepWord.SIZE * BYTES)
+        data = c.variable(step[StepWord.BASE])
+        with c.if_else(step[StepWord.BUFFER] != 0) as (gathered, direct):
+            with gathered:
+                gather(c, data.value, step[StepWord.BY_ROW], order.at(row), steps[StepsWord.BATCH], step[StepWord.BUFFER])
+                data.value = step[StepWord.BUFFER]
+            with direct:
+                data.value = data.value + row * step[StepWord.BY_ROW] + steps[StepsWord.DONE] * step[StepWord.BY_STEP]
+        patch(c, data.value, descriptor(frame, k))
+
+
+@native
+def run_step(c, steps):
+    """The next step: gives a Result. The caller has taken the frame."""
+    frame = steps[StepsWord.FRAME]
+    place_step(c, steps)
+    asks = steps[StepsWord.ASKS] != 0
+    with c.if_(asks):
+        with c.if_(enter(c, frame) == 0):
+            c.return_(Result.BUSY)
+    wrong = run_taken(c, frame, frame[FrameWord.THREADS])
+    with c.if_(asks):
+        leave(c, frame)
+    with c.if_(wrong != 0, likely=False):
+        MEMCPY(c, steps.at(StepsWord.ERROR), frame[FrameWord.ERROR], ErrorWord.SIZE * BYTES)
+        c.return_(Result.FAILED)
+    following = steps[StepsWord.ROW] + steps[StepsWord.BATCH]
+    steps[StepsWord.ROW] = (following < steps[StepsWord.ROWS]).choose(following, 0)
+    steps[StepsWord.DONE] = steps[StepsWord.DONE] + 1
+
+
+@native
+def run_steps(c, steps):
+    """Steps until LIMIT, an error, one that would have to wait (BUSY), or until Python wants to look around."""
+    frame = steps[StepsWord.FRAME]
+    result = c.variable(Result.BUSY)
+    with c.if_(c.take(frame[FrameWord.BUSY_AT])):
+        result.value = Result.OK
+        start = c.clock()
+        with c.loop() as loop:
+            loop.leave_if(steps[StepsWord.DONE] >= steps[StepsWord.LIMIT])
+            result.value = run_step(c, steps)
+            loop.leave_if(result.value != Result.OK)
+            loop.leave_if(c.clock() - start > PATIENCE)
+        c.atomic_store(frame[FrameWord.BUSY_AT], Busy.FREE)
+    c.return_(result.value)
+
+
+EXPORTED = [entry, entry_with_variables, run, run_steps, worker_loop, make_gate, advance, reach, take_lock, add_to_word]
 
 
 class Engine:
@@ -275,6 +359,7 @@ class Engine:
         self.entry_address = self.library.address(entry.name)
         self.entry_with_variables_address = self.library.address(entry_with_variables.name)
         self.run = self._callable(run)
+        self.run_steps = self._callable(run_steps)
         self.worker_loop = self._callable(worker_loop)
         self.make_gate = self._callable(make_gate)
         self.advance = self._callable(advance)
@@ -293,7 +378,7 @@ class Engine:
 
 def _symbol_addresses():
     """Looked up through ctypes: where libpython is loaded privately (embedding) LLVM's own search would not find it."""
-    places = [(ctypes.pythonapi, PYTHON_SYMBOLS), (ctypes.CDLL(None), LIBC_SYMBOLS)]
+    places = [(ctypes.pythonapi, PYTHON_SYMBOLS), (ctypes.CDLL(None), [MEMCPY, *LIBC_SYMBOLS])]
     return {symbol.name: ctypes.cast(getattr(library, symbol.name), ctypes.c_void_p).value
             for library, symbols in places for symbol in symbols}
 

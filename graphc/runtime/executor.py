@@ -132,9 +132,9 @@ class Executable:
                               location=_location(line))
         raise AssertionError("the feeds fit")
 
-    def failure(self, instance: Instance) -> BaseException:
-        """The error that a kernel reported, or KeyboardInterrupt."""
-        taken = driver.take_error(instance.frame)
+    def failure(self, instance: Instance, words: bytes) -> BaseException:
+        """The error that a kernel reported in a run of this instance, or KeyboardInterrupt. `words`: of the error slot."""
+        taken = driver.decode_error(words)
         if taken.record == INTERRUPTED:
             signal.raise_signal(signal.SIGINT)  # whoever handles it may have an exception of his own
             return KeyboardInterrupt()
@@ -166,9 +166,7 @@ class Lane:
         self.process = os.getpid()
 
     def is_free(self) -> bool:
-        """Whether no run is on. What another thread ran here when this process was forked off counts as over. A lane whose
-        last run failed waits for its error to be taken.
-        """
+        """Whether no run is on. What another thread ran here when this process was forked off counts as over."""
         if self.process != os.getpid():
             self.words[:] = 0
             self.process = os.getpid()
@@ -205,6 +203,7 @@ class Instance:
             release_gil=total_time > RELEASE_MICROSECONDS or program.may_run_long, keep=(executable, arena, lane))
         self.call, self.call_with_variables = driver.bind(self.frame), driver.bind(self.frame, has_variables=True)
         self.generation = threads.generation
+        self.output_shapes = outputs
         self.scalars = [not shape for shape in outputs]
         self.dtypes = [array_dtype(spec.dtype) for spec in program.outputs]
         self.spare: list[list[np.ndarray]] = []  # memory for scalars, which leave as values: none that a run uses now
@@ -228,9 +227,13 @@ class Instance:
         """Like `run`; None, and nothing was run, if another thread runs on this lane."""
         outputs = self.take_outputs()
         status = self.call_with_variables(*arrays, *outputs)
-        if status >= Result.COUNT:
+        if status == Result.BUSY:
+            return None
+        if type(status) is bytes:
+            raise self.executable.failure(self, status)
+        if status:
             raise AssertionError("the driver refused prepared arguments")
-        return None if status == Result.BUSY else self.results(status, outputs)
+        return self.results(outputs)
 
     def try_run(self, values: Sequence) -> list | None:
         """Like `run` for values that may not fit, by one who has no access yet: None, and nothing was run, if they do not or
@@ -250,17 +253,17 @@ class Instance:
             outputs = [pool.take() for pool in self.pools]
             status = self.call(*values, *outputs)
             if not status:
-                return [o[()] if scalar else o for o, scalar in zip(outputs, self.scalars, strict=True)]
-        return self.results(status, outputs) if status == Result.FAILED else None
+                return self.results(outputs)
+        if type(status) is bytes:
+            raise self.executable.failure(self, status)
+        return None
 
     def take_outputs(self) -> list[np.ndarray]:
         """Memory for the results that nobody else uses."""
         return [np.empty((), d) for d in self.dtypes] if self.pools is None else [pool.take() for pool in self.pools]
 
-    def results(self, status: int, outputs: list[np.ndarray]) -> list:
-        """The fetched values of a run that is over. Raises RunError if it failed."""
-        if status == Result.FAILED:
-            raise self.executable.failure(self)
+    def results(self, outputs: list[np.ndarray]) -> list:
+        """The fetched values of a run that is over."""
         return [o[()] if scalar else o for o, scalar in zip(outputs, self.scalars, strict=True)]
 
 

@@ -19,10 +19,9 @@ class FrameWord(IntEnum):
     RELEASE_GIL = 7      # not 0: other Python threads may go on during a run
     COUNTER = 8          # address of the run counter; each run takes its value and adds one, atomically
     RUN = 9              # number of this run, taken from the counter before the first record
-    STOPPED_AT = 10      # number of the record after which an error stopped the run, or -1
+    OWN_COUNTER = 10     # the run counter unless another one is given
     ACCESS = 11          # address of the `AccessWord`s of the variables that the run touches; 0: it touches none
-    OWN_ERROR = 12       # four words: the error slot unless another one is given
-    OWN_COUNTER = 16     # the run counter unless another one is given
+    OWN_ERROR = 12       # five words: the error slot unless another one is given
     TRIAL = 17           # runs since the last trial of whether other threads pay began; -1: no trials, always use them
     TEAM_TIME = 18       # clock ticks of the trial's runs with other threads
     ALONE_TIME = 19      # clock ticks of its runs without
@@ -48,7 +47,6 @@ class AccessWord(IntEnum):
 class Busy(IntEnum):
     FREE = 0
     RUNNING = 1
-    FAILED = 2           # the last run failed and nobody has taken its error yet
 
 
 class RecordWord(IntEnum):
@@ -135,13 +133,14 @@ class FixWord(IntEnum):
 
 
 class ErrorWord(IntEnum):
-    """What the first failing kernel reports.  The driver clears STATE before a run and only reads it afterwards."""
+    """What the first failing kernel reports.  The driver clears STATE before a run and copies all of it afterwards."""
 
     STATE = 0            # 0 = no error; otherwise any number that the compiler chose
     RECORD = 1           # number of the failure; `INTERRUPTED`: a loop was stopped by the user
     INDEX = 2
     VALUE = 3
-    SIZE = 4
+    STOPPED_AT = 4       # number of the record after which the run stopped, or -1: it went on
+    SIZE = 5
 
 
 INTERRUPTED = -1
@@ -165,13 +164,40 @@ class ArgumentFlag(IntFlag):
 
 
 class Result(IntEnum):
-    """What a bound call returns.  `MISMATCH + k`: argument k does not fit.  Nothing was run unless OK or FAILED."""
+    """What a bound call returns, unless it failed: then it returns the words of the error slot, as bytes.  `MISMATCH + k`:
+    argument k does not fit.  Nothing was run unless OK or FAILED.
+    """
 
     OK = 0
-    BUSY = 1             # another run uses the frame, or its last error was not taken, or the variables are not free
-    FAILED = 2           # the error slot is set; the frame stays busy until `driver.take_error`
+    BUSY = 1             # another run uses the frame, or the variables are not free
+    FAILED = 2           # of runs that are not bound calls
     COUNT = 3            # wrong number of arguments
     MISMATCH = 4
+
+
+class StepsWord(IntEnum):
+    """A series of runs of one frame, each on other rows of the same arrays: what `engine.run_steps` needs."""
+
+    FRAME = 0            # address of the frame
+    LIMIT = 1            # run until so many steps are done
+    DONE = 2             # steps done
+    BATCH = 3            # rows in a step
+    ROW = 4              # the first row of the next step
+    ROWS = 5             # after so many rows (or, with an order, entries of it) comes row 0 again
+    ORDER = 6            # address of row numbers: take the rows in this order; 0: as they are
+    ASKS = 7             # not 0: each step asks for the variables; 0: the caller holds them
+    ERROR = 8            # five words: the error slot of the step that failed
+    SIZE = 16            # a `StepWord` entry for each argument of the frame follows
+
+
+class StepWord(IntEnum):
+    """An argument of the frame: its data are at BASE + row * BY_ROW + step * BY_STEP, or gathered from there."""
+
+    BASE = 0
+    BY_ROW = 1           # bytes of a row; 0: the same for all rows
+    BY_STEP = 2          # bytes from step to step
+    BUFFER = 3           # address of room for a batch, to which rows are gathered by ORDER; 0: not gathered
+    SIZE = 4
 
 
 class GateWord(IntEnum):

@@ -20,6 +20,15 @@ def aligned(shape: tuple[int, ...], dtype: np.dtype) -> tuple[np.ndarray, np.nda
     return owner[start:start + size].view(dtype).reshape(shape), owner
 
 
+def stacked(count: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An uninitialised array [count, *shape], each item where a kernel may want its result: large ones are aligned."""
+    size = math.prod(shape) * dtype.itemsize
+    pitch = size if size < POOLED_BYTES else -(-size // ALIGNMENT) * ALIGNMENT
+    room, _ = aligned((count * pitch,), np.dtype(np.uint8))
+    inner = np.empty((1, *shape), dtype).strides[1:]
+    return np.ndarray((count, *shape), dtype, room, strides=(pitch, *inner))
+
+
 class Slot:
     """The memory of a scalar result, which leaves as a value."""
 

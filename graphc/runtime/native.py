@@ -88,6 +88,11 @@ class Word:
         value = self.code.builder.load((self + offset).pointer(kind))
         return Word(self.code, self.code.builder.sext(value, WORD))
 
+    def set_int32(self, value):
+        """Stores a C `int` here."""
+        kind = ir.IntType(32)
+        self.code.builder.store(self.code.builder.trunc(self.code.word(value).value, kind), self.pointer(kind))
+
     def byte_at(self, offset):
         """The byte that lies `offset` bytes further on, 0 to 255."""
         value = self.code.builder.load((self + offset).pointer(ir.IntType(8)))

@@ -98,7 +98,6 @@ class Template:
         self._point(FrameWord.ARGUMENTS, self.descriptors)
         self.block[FrameWord.ARGUMENT_COUNT] = arguments
         self.block[FrameWord.COUNTER] = counter
-        self.block[FrameWord.STOPPED_AT] = -1
         self.block[FrameWord.ACCESS] = access
         self.block[FrameWord.WRITES] = writes
 

@@ -259,7 +259,7 @@ def meet(c, frame, pool, numbers, number, record, table, phase, state, following
     with c.if_(((flags & STOPS) != 0) & (stop.value != 0), likely=False):
         with c.if_(team.value == threads):
             with c.if_(thread == 0):
-                frame[FrameWord.STOPPED_AT] = number
+                frame[FrameWord.ERROR][ErrorWord.STOPPED_AT] = number
             c.return_()
         following.value = end.value     # where the others wait, and stop with this thread
     with c.if_(((flags & OWN_LOOP) == OWN_LOOP) & (team.value > 1)):
