@@ -21,11 +21,9 @@ train = tf.train.GradientDescentOptimizer(learning_rate=0.2).minimize(loss)
 
 with tf.Session() as session:
     session.run(tf.global_variables_initializer())
-    step = session.make_callable([loss, train], [x, y])     # the quick way to run one thing many times
-    for number in range(6001):
-        error, _ = step(features, target)                   # forward, backward and update: one native call
-        if number % 1000 == 0:
-            print(f"step {number:5}   loss {error:.6f}")
+    errors, _ = session.run_steps([loss, train], {x: features, y: target}, steps=6001)  # all steps: one native call
+    for number in range(0, 6001, 1000):
+        print(f"step {number:5}   loss {errors[number]:.6f}")
     weights, bias = session.run([w, b])
 
 exact, *_ = np.linalg.lstsq(np.c_[features, np.ones(len(features))].astype(np.float64), target.astype(np.float64))
@@ -33,5 +31,5 @@ print(f"\n{'':>10}  gradient descent  least squares")
 for name, found, wanted in zip([*table.feature_names, "bias"], [*weights[:, 0], bias[0]], exact, strict=True):
     print(f"{name:>10}  {found:16.4f}  {wanted:13.4f}")
 difference = np.abs(np.append(weights[:, 0], bias) - exact).max()
-explained = 1 - float(error)                                # the target has variance 1
+explained = 1 - float(errors[-1])                           # the target has variance 1
 print(f"\nlargest difference {difference:.5f}; {explained:.1%} of the variance explained")

@@ -25,10 +25,9 @@ accuracy = tf.reduce_mean(tf.cast(tf.equal(benign > 0.5, y > 0.5), tf.float32))
 with tf.Session() as session:
     session.run(tf.global_variables_initializer())
     for epoch in range(10):
-        for rows, labels in tf.data.batches(x_train, y_train.astype(np.float32), size=32, seed=epoch):
-            error, _ = session.run([loss, train], {x: rows, y: labels})
+        losses, _ = session.run_steps([loss, train], {x: x_train, y: y_train}, batch_size=32, shuffle=True, seed=epoch)
         seen = session.run(accuracy, {x: x_train, y: y_train})
-        print(f"epoch {epoch + 1:2}   loss {error:.4f}   training accuracy {seen:.3f}")
+        print(f"epoch {epoch + 1:2}   loss {losses.mean():.4f}   training accuracy {seen:.3f}")
 
     test_accuracy, chances = session.run([accuracy, benign], {x: x_test, y: y_test})
     for chance, truth in list(zip(chances, y_test, strict=True))[:5]:

@@ -31,13 +31,12 @@ train = tf.train.AdamOptimizer(rate).minimize(loss, global_step=steps)
 
 with tf.Session() as session:
     session.run(tf.global_variables_initializer())
-    step = session.make_callable([loss, train], [x, label])
+    data = {x: x_train, label: y_train}
     judge = session.make_callable(accuracy, [x, label])
-    step(x_train[:BATCH], y_train[:BATCH])                  # the first call compiles
+    session.run_steps([loss, train], data, BATCH, steps=1)  # the first call compiles
     print(f"ready after {time.perf_counter() - start:.1f} s, compiled\n")
     for epoch in range(1, EPOCHS + 1):
-        begin, losses = time.perf_counter(), []
-        for rows, labels in tf.data.batches(x_train, y_train, BATCH, seed=epoch):
-            losses.append(step(rows, labels)[0])
+        begin = time.perf_counter()
+        losses, _ = session.run_steps([loss, train], data, BATCH, shuffle=True, seed=epoch)
         print(f"epoch {epoch}: loss {np.mean(losses):.3f}, test accuracy {judge(x_test, y_test):.3f}, "
               f"{time.perf_counter() - begin:.1f} s")
