@@ -217,7 +217,8 @@ def test_a_failing_step_keeps_those_before_it(device, host):
             session.run_steps(add, {k: data}, 2, 8)
         text = str(found.value)
         assert text.startswith("gather: index out of range: indices[1] = 7 is not in [0, 2)\n"
-                               "    in step 3 of 8, rows 4 to 5 of the data; the 2 before it are done\n  in test_steps.py:"), text
+                               "    in step 3 of 8, rows 4 to 5 of the data; the 2 before it are done\n"
+                               "  in test_steps.py:"), text
         assert found.value.location.line == looked_up.__code__.co_firstlineno + 3
         assert session.run(v) == 70
         assert session.run_steps(add, {k: data[:4]}, 2)[-1] == 140 + 2 * host
