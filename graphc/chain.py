@@ -1,13 +1,11 @@
 """Runs a graph that host ops cut into segments: native programs and Python calls in turn."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from graphc.codegen.build import build
 from graphc.errors import RunError, report
 from graphc.ir.graph import Graph, nested
 from graphc.ir.interpreter import bind_dims, bind_result, check_equations, evaluate
@@ -21,25 +19,27 @@ class Chain:
     """A segmented graph, compiled once for all sizes.
 
     variables  an array at a fixed address for each variable among the graph's inputs, in their order.
-    kernels    a folder that gets the sources of the kernels.
+    program    gives the program of a segment's graph.
+    order      gives the nodes of a graph in the order in which they run.
     """
 
-    def __init__(self, graph: Graph, variables: Sequence[np.ndarray], kernels: Path | None = None):
+    def __init__(self, graph: Graph, variables: Sequence[np.ndarray], program: Callable[[Graph], Program],
+                 order: Callable[[Graph], list[Node]] = Graph.nodes):
         self.graph = graph
         inputs = [n for n in graph.inputs if n.attrs["role"] == "variable"]
         self.variables = dict(zip(inputs, variables, strict=True))
         self.counter = np.zeros(1, np.int64)
         self.known: dict[tuple, dict[str, int]] = {}  # shapes of the feeds -> sizes of their dims
-        self.order = graph.nodes()
+        self.order = order(graph)
         self.in_python = {i for n in self.order if n.op.kind is not Kind.SEGMENT for i in n.inputs} | set(graph.outputs)
-        self.executables = {n: self.executable(n, kernels) for n in self.order if n.op.kind is Kind.SEGMENT}
-        self.bodies = {body: Chain(body, (), kernels) for n in self.order if n.op.kind is not Kind.SEGMENT
+        self.executables = {n: self.executable(n, program) for n in self.order if n.op.kind is Kind.SEGMENT}
+        self.bodies = {body: Chain(body, (), program, order) for n in self.order if n.op.kind is not Kind.SEGMENT
                        for body in nested(n).values()}
 
-    def executable(self, node: Node, kernels: Path | None) -> Executable:
+    def executable(self, node: Node, program: Callable[[Graph], Program]) -> Executable:
         """The program of one segment."""
         state = [self.variables[i] for i in node.inputs if i in self.variables]
-        return Executable(build(node.attrs["body"], kernels), state, self.counter)
+        return Executable(program(node.attrs["body"]), state, self.counter)
 
     @property
     def programs(self) -> list[Program]:

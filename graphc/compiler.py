@@ -4,12 +4,13 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphc.cache import warn_once
 from graphc.config import options
 from graphc.errors import CompileError, FeedError, GraphcError, ShapeError, report
 from graphc.feeds import violated_equation
@@ -17,30 +18,54 @@ from graphc.ir.graph import Graph, capture, new_dims, substitute, topological
 from graphc.ir.interpreter import bind_dims, check_equations, interpret
 from graphc.ir.node import Node, input_node
 from graphc.ir.op import Kind
-from graphc.ir.types import float_info, kind_of
-from graphc.passes.differentiate import differentiate
-from graphc.passes.manager import Dumper, Instrument, ValueCheck, run_passes, standard_instruments
-from graphc.passes.pipeline import PIPELINE, SEMANTICS
-from graphc.passes.segment import native_graphs
+from graphc.portable import KeptGraph, kept_graph, named_like
+from graphc.program import Program
 from graphc.runtime.layout import Result
 
 if TYPE_CHECKING:
+    from graphc.chain import Chain
     from graphc.runtime.executor import Instance
     from graphc.steps import Batches, Results
+
+
+@dataclass(frozen=True)
+class State:
+    """The handles of the variables that a program takes, of those whose values it reads, and of those that it writes."""
+
+    variables: list[Node]
+    read: list[Node]
+    written: list[Node]
+
+    @staticmethod
+    def of(graph: Graph) -> State:
+        """That of a pure graph."""
+        variables = _variables(graph)
+        read, written = _state(graph)
+        return State(variables, [v for v in variables if v in read], written)
+
+    def numbers(self) -> dict[str, list[int]]:
+        """The state as numbers of variables."""
+        place = {v: k for k, v in enumerate(self.variables)}
+        return {"read": [place[v] for v in self.read], "written": [place[v] for v in self.written]}
+
+    @staticmethod
+    def of_numbers(graph: Graph, numbers: Mapping[str, list[int]]) -> State:
+        """What `numbers` gave, for the variables of a graph."""
+        variables = _variables(graph)
+        read, written = ([variables[k] for k in numbers[key]] for key in ("read", "written"))
+        return State(variables, read, written)
 
 
 class Compiled:
     """What a session runs: prepared once for its fetches and feeds, for all sizes of named dims.
 
-    origin is the graph as the user wrote it, graph what the passes made of it.
+    origin is the graph as the user wrote it.
     """
 
-    def __init__(self, store, origin: Graph, graph: Graph):
+    def __init__(self, store, origin: Graph, state: State):
         self.store = store
-        self.origin, self.graph = origin, graph
-        self.variables = [_handle(n) for n in graph.inputs if n.attrs["role"] == "variable"]
-        read, self.written = _state(graph)
-        self.read = [v for v in self.variables if v in read]
+        self.origin = origin
+        self.variables, self.read, self.written = state.variables, state.read, state.written
 
     def run(self, arrays: Sequence[np.ndarray]) -> list:
         """The fetched values for feeds of the right dtypes."""
@@ -57,6 +82,11 @@ class Compiled:
                 results.add(self.run(batches.feeds(span, step)))
                 results.look()
 
+    @property
+    def programs(self) -> Sequence[Program]:
+        """The native programs that it runs."""
+        return ()
+
     def misfit(self, arrays: Sequence[np.ndarray], error: GraphcError, values: Mapping[Node, Any] | None = None) -> GraphcError:
         """The error for sizes that do not fit together, of feeds and of the values that host ops gave so far: that of the first
         node that needs them to fit, else `error`.
@@ -70,6 +100,10 @@ class Compiled:
 
 class Interpreted(Compiled):
     """GRAPHC_DEVICE=numpy: the ops' reference rules, one node at a time."""
+
+    def __init__(self, store, origin: Graph, graph: Graph):
+        super().__init__(store, origin, State.of(graph))
+        self.graph = graph
 
     def run(self, arrays: Sequence[np.ndarray]) -> list:
         with self.store.access.writing():
@@ -104,13 +138,18 @@ class Interpreted(Compiled):
 class Native(Compiled):
     """A program of native kernels."""
 
-    def __init__(self, store, origin: Graph, graph: Graph, program):
-        super().__init__(store, origin, graph)
+    def __init__(self, store, origin: Graph, state: State, program: Program, graph: Graph | None = None):
+        """graph: what the passes made of origin, if it was made in this process."""
+        super().__init__(store, origin, state)
         from graphc.runtime.executor import Executable
-        self.program = program
+        self.program, self.graph = program, graph
         self.executable = Executable(program, [store.array(h) for h in self.variables], store.counter, store.access,
                                      bool(self.written))
         self.last: tuple[Instance, ...] = ()  # for the sizes of the last run: one for each run that overlapped
+
+    @property
+    def programs(self) -> Sequence[Program]:
+        return [self.program]
 
     def run(self, arrays: Sequence[np.ndarray]) -> list:
         access = self.store.access
@@ -170,10 +209,13 @@ class Native(Compiled):
 class Chained(Compiled):
     """Native programs with host ops between them."""
 
-    def __init__(self, store, origin: Graph, graph: Graph, kernels: Path | None):
-        super().__init__(store, origin, graph)
-        from graphc.chain import Chain
-        self.chain = Chain(graph, [store.array(h) for h in self.variables], kernels)
+    def __init__(self, store, origin: Graph, state: State, chain: Callable[[Sequence[np.ndarray]], Chain]):
+        super().__init__(store, origin, state)
+        self.chain = chain([store.array(h) for h in self.variables])
+
+    @property
+    def programs(self) -> Sequence[Program]:
+        return self.chain.programs
 
     def run(self, arrays: Sequence[np.ndarray]) -> list:
         with self.store.access.writing():
@@ -213,6 +255,10 @@ def _state(graph: Graph) -> tuple[set[Node], list[Node]]:
     return read, written + [_handle(w.inputs[0]) for w in writes]
 
 
+def _variables(graph: Graph) -> list[Node]:
+    return [_handle(n) for n in graph.inputs if n.attrs["role"] == "variable"]
+
+
 def _handle(node: Node) -> Node:
     """The user's handle behind a variable input, which passes may have rebuilt."""
     return node.attrs["variable"].handle
@@ -239,29 +285,61 @@ def compile_graph(store, fetches: Sequence[Node], feeds: Sequence[Node], arrays:
     name = _program_name(fetches)
     graph = fed_variables(captured(name, fetches, feeds), feeds)
     check_feeds(graph, feeds)
-    instruments = standard_instruments(name, PIPELINE)
     if options.device == "numpy":
-        return Interpreted(store, graph, run_passes(graph, SEMANTICS, instruments))
+        from graphc.making import meaning
+        return Interpreted(store, graph, meaning(graph, name))
     if options.device != "cpu":
         raise report(CompileError, f"there is no device {options.device!r}", rule="the devices are cpu and numpy")
-    if options.check >= 2:
-        instruments.append(_value_check(store, graph, arrays))
-    fused = run_passes(graph, PIPELINE, instruments)
-    from graphc.codegen.build import build
-    found: Compiled
-    if native_graphs(fused) != [fused]:
-        found = chained = Chained(store, graph, fused, _kernel_folder(instruments))
-        programs = chained.chain.programs
+    kept = kept_graph(graph)
+    found = _loaded(store, kept) if kept else None
+    if found is None:
+        found = _built(store, graph, kept, name, arrays)
+        how = "built"
     else:
-        programs = [build(fused, _kernel_folder(instruments))]
-        found = Native(store, graph, fused, programs[0])
+        how = "loaded"
+    programs = found.programs
     if options.debug:
-        print(f"graphc: {name}: built in {time.perf_counter() - start:.2f} s, {sum(len(p.records) for p in programs)} kernel "
+        print(f"graphc: {name}: {how} in {time.perf_counter() - start:.2f} s, {sum(len(p.records) for p in programs)} kernel "
               f"calls of {len({s for p in programs for s in p.objects})} kernels", file=sys.stderr)
     if "memory" in options.explain:
         for program in programs:
             print(f"graphc: {program.name}: temporaries take {program.memory()} bytes", file=sys.stderr)
     return found
+
+
+def _built(store, graph: Graph, kept: KeptGraph | None, name: str, arrays: Sequence[np.ndarray]) -> Compiled:
+    """The program of a graph, made by passes and code generation, and kept for the next process."""
+    from graphc.making import make
+    fused, programs = make(store, graph, kept, name, arrays)
+    state = State.of(fused)
+    if fused in programs:
+        return Native(store, graph, state, programs[fused], fused)
+    from graphc.chain import Chain
+    return Chained(store, graph, state, lambda variables: Chain(fused, variables, programs.__getitem__))
+
+
+def _loaded(store, kept: KeptGraph) -> Compiled | None:
+    """The program that another process made of a graph; None if there is none that can be used."""
+    found = kept.load()
+    if found is None:
+        return None
+    from graphc.runtime.loader import LoadError
+    document, blobs = found
+    name = kept.own_names()
+    try:
+        programs = [kept.bound(Program.of_document(p, blobs), name) for p in document["programs"]]
+        state = State.of_numbers(kept.graph, document)
+        if "skeleton" not in document:
+            return Native(store, kept.graph, state, named_like(programs[0], kept.graph))
+        from graphc.chain import Chain
+        from graphc.skeleton import Reader
+        reader = Reader(kept.form, name, blobs)
+        graph = reader.graph(document["skeleton"])
+        return Chained(store, kept.graph, state, lambda variables: Chain(
+            graph, variables, lambda body: programs[reader.programs[body]], reader.orders.__getitem__))
+    except (GraphcError, LoadError, LookupError, TypeError, ValueError) as e:
+        warn_once(f"a compiled program is not used: {str(e).splitlines()[0]}")
+        return None
 
 
 def captured(name: str, fetches: Sequence[Node], feeds: Sequence[Node]) -> Graph:
@@ -271,6 +349,7 @@ def captured(name: str, fetches: Sequence[Node], feeds: Sequence[Node]) -> Graph
     inner = [f for f in feeds if f.op.kind is not Kind.INPUT]
     if not inner or all(n.op.kind is not Kind.GRAD for n in topological(fetches)):
         return capture(name, fetches, feeds)
+    from graphc.passes.differentiate import differentiate
     whole = differentiate(capture(name, (*fetches, *inner), [f for f in feeds if f.op.kind is Kind.INPUT]))
     images = dict(zip(inner, whole.outputs[len(fetches):], strict=True))
     binders = {name: n for n in whole.required for name in new_dims(n)}
@@ -301,39 +380,3 @@ def check_feeds(graph: Graph, feeds: Sequence[Node]) -> None:
 def _program_name(fetches: Sequence[Node]) -> str:
     words = [re.sub(r"\W", "_", n.name) for n in fetches[:3]]
     return "_".join(words)[:60] or "empty"
-
-
-def _kernel_folder(instruments: Sequence[Instrument]) -> Path | None:
-    return next((i.folder for i in instruments if isinstance(i, Dumper)), None)
-
-
-def _value_check(store, graph: Graph, arrays: Sequence[np.ndarray]) -> ValueCheck:
-    fed = iter(arrays)
-    values = []
-    with store.access.writing():
-        for node in graph.inputs:
-            if node.attrs["role"] == "variable":
-                ready = _handle(node) in store.initialised
-                values.append(store.array(_handle(node)).copy() if ready else
-                              np.zeros(tuple(node.type.shape), node.type.dtype.numpy))
-            else:
-                values.append(next(fed))
-
-    def compare(name, old, new):
-        for k, (a, b) in enumerate(zip(old, new, strict=True)):
-            if not _close(a, b):
-                raise report(CompileError, f"the pass {name} changes the value of output {k}",
-                             rule=f"the largest difference is {np.nanmax(np.abs(np.asarray(a, float) - np.asarray(b, float)))}")
-    return ValueCheck(values, 0, compare)
-
-
-def _close(a, b) -> bool:
-    a, b = np.asarray(a), np.asarray(b)
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    if kind_of(a.dtype) != "f":
-        return np.array_equal(a, b)
-    eps = float(float_info(a.dtype).eps)
-    a, b = (v.astype(np.float64) for v in (a, b))
-    scale = np.max(np.abs(a[np.isfinite(a)]), initial=1.0)
-    return np.allclose(a, b, rtol=64 * eps, atol=1024 * eps * scale, equal_nan=True)

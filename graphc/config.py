@@ -17,6 +17,17 @@ def _number(name: str) -> int:
         raise ValueError(f"{name} must be a whole number, not {text!r}") from None
 
 
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def _bytes(name: str, default: str) -> int:
+    text = os.environ.get(name) or default
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
+    if not number.isdecimal() or unit not in _UNITS:
+        raise ValueError(f"{name} must be a number of bytes, such as 500M or 2G, not {text!r}")
+    return int(number) * _UNITS[unit]
+
+
 @dataclass
 class Options:
     """Settings read once from the environment; assign to them to change them later. (The number of threads is set by
@@ -28,6 +39,9 @@ class Options:
     device   GRAPHC_DEVICE  "cpu" compiles, "numpy" interprets
     skip     GRAPHC_SKIP    names of passes to leave out
     explain  GRAPHC_EXPLAIN any of "fuse", "memory": why a decision was made
+    cache        GRAPHC_CACHE        whether compiled programs are kept for later processes; 0 is no
+    cache_dir    GRAPHC_CACHE_DIR    the folder for them; default: a folder graphc where the system keeps a user's caches
+    cache_limit  GRAPHC_CACHE_LIMIT  bytes of all of them together (default 1G); those not used for longest go first
     """
 
     debug: int = field(default_factory=lambda: _number("GRAPHC_DEBUG"))
@@ -36,6 +50,9 @@ class Options:
     device: str = field(default_factory=lambda: os.environ.get("GRAPHC_DEVICE", "cpu"))
     skip: tuple[str, ...] = field(default_factory=lambda: _words("GRAPHC_SKIP"))
     explain: tuple[str, ...] = field(default_factory=lambda: _words("GRAPHC_EXPLAIN"))
+    cache: bool = field(default_factory=lambda: os.environ.get("GRAPHC_CACHE", "1") != "0")
+    cache_dir: str = field(default_factory=lambda: os.environ.get("GRAPHC_CACHE_DIR", ""))
+    cache_limit: int = field(default_factory=lambda: _bytes("GRAPHC_CACHE_LIMIT", "1G"))
 
 
 options = Options()

@@ -81,6 +81,15 @@ class Location:
         return f"{os.path.basename(self.file)}:{self.line}"
 
 
+@dataclass(frozen=True)
+class Place(Location):
+    """The line of a node, and the number of the node in the graph that is being compiled."""
+
+    number: int = 0
+
+    __str__ = Location.__str__
+
+
 def user_location() -> Location | None:
     """The first frame outside graphc (and outside contextlib, which calls graphc's context managers), or None."""
     frame: FrameType | None = sys._getframe(1)

@@ -2,22 +2,22 @@
 
 Its words, one for each argument of each kernel call, say what the argument is: "feed 0", "variable 2", "constant 1",
 "output 0", "slot 3" (a part of the arena), "run" (address of the run number), "error" (address of the error slot),
-"row" (an address that a loop changes), "span" (FrameWord.SPAN), "place 4 1" (the address of word 1 of record 4), or
-"= expression of dims" (a size).
+"row" (an address that a loop changes), "span" (FrameWord.SPAN), "place 4 1" (the address of word 1 of record 4),
+"drawn 0" (a seed of the system), or "= expression of dims" (a size).
 """
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import zipfile
-from dataclasses import asdict, dataclass, fields
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 from graphc.errors import ParseError, report
 
-FORMAT = 2
+FORMAT = 3
 MAGIC = b"graphc-program\n"
 NO_LIMIT = 2**63 - 1    # iterations of a loop that ends by itself
 
@@ -27,6 +27,11 @@ def array_dtype(name: str) -> np.dtype:
     if name == "bfloat16":
         import ml_dtypes  # noqa: F401
     return np.dtype(name)
+
+
+def plain_array(array: np.ndarray) -> np.ndarray:
+    """The array in a dtype that files can hold: only kernels read it, and they know what its bits mean."""
+    return array.view(np.uint16) if array.dtype.kind == "V" else array
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,8 @@ class RecordSpec:
 @dataclass(frozen=True)
 class Program:
     """A compiled graph. `names`: its named dims; `written`: variables that get a new value; `slots`: sizes of the arena's
-    parts in bytes, as dim texts; `objects`: symbol -> object code.
+    parts in bytes, as dim texts; `drawn`: seeds of the system; `given`: for each constant the number of the graph's large
+    constant that it is, or -1; `objects`: symbol -> object code.
     """
 
     name: str
@@ -92,6 +98,8 @@ class Program:
     records: tuple[RecordSpec, ...]
     slots: tuple[str, ...]
     failures: tuple[FailureSpec, ...]
+    drawn: tuple[int, ...]
+    given: tuple[int, ...]
     objects: dict[str, bytes]
 
     @property
@@ -104,43 +112,80 @@ class Program:
         return " + ".join(self.slots) or "0"
 
     def to_bytes(self) -> bytes:
-        """The program as bytes: a header, a JSON text, arrays and object code in one .npz, and a checksum. No pickle."""
-        record = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("constants", "objects")}
-        text = json.dumps({"format": FORMAT, **record, "symbols": list(self.objects)}, default=asdict)
-        stream = io.BytesIO()
-        arrays = {f"constant{k}": c for k, c in enumerate(self.constants)}
-        arrays |= {f"object{k}": np.frombuffer(o, np.uint8) for k, o in enumerate(self.objects.values())}
-        np.savez(stream, text=np.frombuffer(text.encode(), np.uint8), **arrays)  # type: ignore[arg-type]
-        body = stream.getvalue()
-        return MAGIC + hashlib.sha256(body).digest() + body
+        """The program as bytes. No pickle."""
+        blobs: list[bytes] = []
+        return packed(MAGIC, self.document(blobs), blobs)
 
     @staticmethod
     def from_bytes(data: bytes) -> Program:
         """The program that `to_bytes` wrote. Raises ParseError for anything else."""
-        start = len(MAGIC)
-        body = data[start + 32:]
-        if data[:start] != MAGIC or hashlib.sha256(body).digest() != data[start:start + 32]:
-            raise report(ParseError, "these bytes are not a program of graphc", rule="the header or the checksum is wrong")
+        return Program.of_document(*unpacked(MAGIC, data))
+
+    def document(self, blobs: list[bytes]) -> dict:
+        """The program as what JSON knows; arrays and object code are appended to `blobs`, and their places written down."""
+        record: dict = {f.name: getattr(self, f.name) for f in fields(self)}
+        for key in KINDS:
+            record[key] = [list(vars(row).values()) for row in record[key]]
+        record["constants"] = [[c.dtype.name, c.shape, _added(blobs, c.tobytes())] for c in self.constants]
+        record["objects"] = {s: _added(blobs, o) for s, o in self.objects.items()}
+        return {"format": FORMAT, **record}
+
+    @staticmethod
+    def of_document(document: dict, blobs: Sequence[bytes]) -> Program:
+        """The program of a `document`. Raises ParseError for anything else."""
         try:
-            return _decode(body)
-        except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as e:
+            record = dict(document)
+            if record.pop("format") != FORMAT:
+                raise report(ParseError, "the program was written by another version of graphc")
+            for key, kind in KINDS.items():
+                record[key] = [kind(*map(_frozen, row)) for row in record[key]]
+            record["constants"] = [np.frombuffer(blobs[k], array_dtype(dtype)).reshape(shape)
+                                   for dtype, shape, k in record["constants"]]
+            objects = {s: bytes(blobs[k]) for s, k in record.pop("objects").items()}
+            return Program(objects=objects, **{k: _frozen(v) for k, v in record.items()})
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as e:
             if isinstance(e, ParseError):
                 raise
             raise report(ParseError, "these bytes are not a program of graphc", rule=f"{type(e).__name__}: {e}") from None
 
 
-def _decode(body: bytes) -> Program:
-    with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
-        record = json.loads(arrays["text"].tobytes())
-        if record.pop("format") != FORMAT:
-            raise report(ParseError, "the program was written by another version of graphc")
-        objects = {s: arrays[f"object{k}"].tobytes() for k, s in enumerate(record.pop("symbols"))}
-        constants = tuple(arrays[f"constant{k}"] for k in range(sum(n.startswith("constant") for n in arrays.files)))
-    kinds: dict[str, type] = {"feeds": ArraySpec, "variables": ArraySpec, "outputs": ArraySpec, "records": RecordSpec,
-                              "failures": FailureSpec}
-    for key, kind in kinds.items():
-        record[key] = tuple(kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}) for row in record[key])
-    for key in ("names", "written", "slots"):
-        record[key] = tuple(record[key])
-    record["equations"] = tuple(tuple(e) for e in record["equations"])
-    return Program(constants=constants, objects=objects, **record)
+KINDS: dict[str, type] = {"feeds": ArraySpec, "variables": ArraySpec, "outputs": ArraySpec, "records": RecordSpec,
+                          "failures": FailureSpec}
+
+
+def _added(blobs: list[bytes], blob: bytes) -> int:
+    if blob not in blobs:
+        blobs.append(blob)
+    return blobs.index(blob)
+
+
+def _frozen(value):
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+def packed(magic: bytes, document: dict, blobs: Sequence[bytes]) -> bytes:
+    """A JSON document and blobs as bytes with a checksum."""
+    text = json.dumps({"document": document, "sizes": [len(b) for b in blobs]}, separators=(",", ":")).encode()
+    body = b"".join((struct.pack("<Q", len(text)), text, *blobs))
+    return magic + hashlib.sha256(body).digest() + body
+
+
+def unpacked(magic: bytes, data: bytes) -> tuple[dict, list[bytes]]:
+    """What was `packed`. Raises ParseError for anything else."""
+    start = len(magic) + 32
+    view = memoryview(data)
+    if data[:len(magic)] != magic or hashlib.sha256(view[start:]).digest() != data[len(magic):start]:
+        raise report(ParseError, "these bytes are not a program of graphc", rule="the header or the checksum is wrong")
+    try:
+        length, = struct.unpack_from("<Q", data, start)
+        at = start + 8 + length
+        head = json.loads(bytes(view[start + 8:at]))
+        blobs = []
+        for size in head["sizes"]:
+            blobs.append(bytes(view[at:at + size]))
+            at += size
+        if at != len(data):
+            raise ValueError("too long or too short")
+        return head["document"], blobs
+    except (IndexError, KeyError, TypeError, ValueError, struct.error) as e:
+        raise report(ParseError, "these bytes are not a program of graphc", rule=f"{type(e).__name__}: {e}") from None

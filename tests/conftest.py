@@ -1,10 +1,19 @@
 """What several test files share."""
+import os
 import signal
 from pathlib import Path
 
 import pytest
 
+# No test reads or fills the user's cache; only those that ask for it use one, lest it hide what a compile does. With
+# GRAPHC_TEST_CACHE=1 each program of each test is kept, loaded again and run as it was loaded.
+os.environ["GRAPHC_CACHE"] = "0"
+
+import through_cache
+
 import graphc as tf
+import graphc.cache
+import graphc.config
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = "python -m pytest --update-golden"
@@ -16,6 +25,25 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 def pytest_addoption(parser):
     parser.addoption("--update-golden", action="store_true", help="rewrite the lower parts of tests/golden/*/*.txt")
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A cache of the test's own, which this process and those that it starts use; gives its folder."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("GRAPHC_CACHE", "1")
+    monkeypatch.setenv("GRAPHC_CACHE_DIR", str(folder))
+    monkeypatch.setattr(graphc.config.options, "cache", True)
+    monkeypatch.setattr(graphc.config.options, "cache_dir", str(folder))
+    monkeypatch.setattr(graphc.cache, "_warned", set())
+    return folder
+
+
+@pytest.fixture(autouse=os.environ.get("GRAPHC_TEST_CACHE", "0") != "0")
+def _through_the_cache(request, monkeypatch):
+    """Every program is kept, loaded, and run as it was loaded."""
+    request.getfixturevalue("cache")
+    through_cache.patch(monkeypatch)
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from driver_kernels import Program, add_one, fail, load_kernels, mark, reverse, start_waiting_run, wait_for
 
-from graphc.runtime import driver, engine, threads
+from graphc.runtime import driver, layout, threads
 from graphc.runtime.driver import Argument, ArgumentFlag, RecordFlag, Result
 from graphc.runtime.layout import Busy, ErrorWord, FrameWord
 from graphc.runtime.loader import LoadError, load_objects, optimised_object, undefined_symbols
@@ -162,7 +162,7 @@ def test_frame_must_be_a_frame():
 
 def test_array_layout_is_checked(monkeypatch):
     driver.check_array_layout()
-    monkeypatch.setattr(engine, "ARRAY_NDIM", engine.ARRAY_NDIM + 4)
+    monkeypatch.setattr(layout, "ARRAY_NDIM", layout.ARRAY_NDIM + 4)
     with pytest.raises(driver.LayoutError, match="fields nd are"):
         driver.check_array_layout()
 

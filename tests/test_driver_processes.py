@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 IMPORTS = """import os, sys, time, threading, signal, numpy as np, driver_kernels as t
-from graphc.runtime import driver, engine, threads
+from graphc.runtime import driver, library, threads
 from graphc.runtime.driver import RecordFlag
 from graphc.runtime.layout import FrameWord
 """
@@ -96,9 +96,9 @@ def test_interrupt_is_handled_after_the_run():
 
 def test_import_builds_nothing_and_numba_is_not_needed():
     lines, _, _ = python("""
-    print(engine.engine.__wrapped__.__name__, "numba" in sys.modules, threading.active_count())
+    print(library.engine.__wrapped__.__name__, "numba" in sys.modules, threading.active_count())
     start = time.perf_counter()
-    engine.engine()
+    library.engine()
     print(f"driver_built_in_{(time.perf_counter() - start) * 1e3:.0f}_ms")
     """)
     print(lines[-1])

@@ -205,7 +205,7 @@ def _of_text(loaded: Loaded, arrays: list[np.ndarray]) -> Bench:
     for array in variables:
         array[...] = 0.1 * rng.random(array.shape) if array.dtype.kind == "f" else 1
     if native_graphs(fused) != [fused]:
-        chain = Chain(fused, variables)
+        chain = Chain(fused, variables, build)
         seconds = time.perf_counter() - start
         env = chain.sizes(arrays)
         return Bench(chain.parts(arrays), {"program": lambda: chain.run(arrays, dict(env), 0)}, seconds)

@@ -136,7 +136,7 @@ class _Painter:
 
 
 def _is_scalar(node: Node) -> bool:
-    return node.op.kind is Kind.CONSTANT and node.attrs["value"].value.size == 1
+    return node.op.kind is Kind.CONSTANT and node.attrs["value"].size == 1
 
 
 def is_write(node: Node) -> bool:

@@ -11,8 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-
 from graphc.codegen.control import Part, Row, times
 from graphc.codegen.copies import copy_call
 from graphc.codegen.kernel import ContractKernel, Kernel, LoopKernel, RecurrenceKernel, WindowKernel, kernel_text
@@ -21,12 +19,14 @@ from graphc.codegen.plan import Control, Plan, Planner, Record
 from graphc.codegen.regions import Lowered, lower_graph
 from graphc.codegen.statements import RUN
 from graphc.config import options
+from graphc.errors import Location, Place
 from graphc.ir import dims
+from graphc.ir.dims import Size
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
-from graphc.ir.op import Kind
+from graphc.ir.op import Drawn, Kind, WatchedArray
 from graphc.passes.regions import Source, contiguous
-from graphc.program import NO_LIMIT, ArraySpec, FailureSpec, Program, RecordSpec
+from graphc.program import NO_LIMIT, ArraySpec, FailureSpec, Program, RecordSpec, plain_array
 
 MOVE_WORDS, PART_WORDS, FIX_WORDS = 3, 6, 2     # as in `runtime.layout`
 GUESSED_TIMES = 1000    # iterations of a loop whose number only a run finds out
@@ -155,43 +155,53 @@ def write_kernels(plan: Plan, folder: Path) -> None:
         (folder / f"{symbol}.py").write_text(emit(kernel).text)
 
 
-def _plain_array(array: np.ndarray) -> np.ndarray:
-    """The array in a dtype that files can hold: only kernels read it, and they know what its bits mean."""
-    return array.view(np.uint16) if array.dtype.kind == "V" else array
-
-
 def assemble(graph: Graph, lowered: Lowered, plan: Plan, objects: dict[str, bytes]) -> Program:
     """The program record: everything in it is numbers, texts and bytes."""
-    records, failures = _records(plan)
+    records, failures, drawn = _records(plan)
 
     def spec(node):
-        return ArraySpec(node.label, node.type.dtype.name, tuple(str(d) for d in node.type.shape), str(node.location or ""))
+        return ArraySpec(node.label, node.type.dtype.name, tuple(str(d) for d in node.type.shape), _place(node.location))
     inputs = {role: tuple(spec(n) for n in graph.inputs if n.attrs["role"] == role) for role in ("feed", "variable")}
     outputs = tuple(spec(o) for o in graph.outputs if o.op.kind is not Kind.EFFECT or o.op.rule.action != "write")
-    constants = tuple(_plain_array(b.node.attrs["value"].value) for b in plan.constants if b.node is not None)
+    values = [b.node.attrs["value"] for b in plan.constants if b.node is not None]
+    given = tuple(v.number if isinstance(v, WatchedArray) else -1 for v in values)
     names = sorted({n for node in graph.inputs for d in node.type.shape for n in dims.names(d)})
     written = tuple(o.inputs[0].label for o in graph.outputs if o.op.kind is Kind.EFFECT and o.op.rule.action == "write")
-    equations = tuple((str(e.left), str(e.right), str(e.location or "")) for e in graph.equations)
-    return Program(graph.name, tuple(names), inputs["feed"], inputs["variable"], constants, outputs, written, equations,
-                   tuple(records), tuple(str(s) for s in plan.slots), tuple(failures), objects)
+    equations = tuple((str(e.left), str(e.right), _place(e.location)) for e in graph.equations)
+    return Program(graph.name, tuple(names), inputs["feed"], inputs["variable"], tuple(plain_array(v.content) for v in values),
+                   outputs, written, equations, tuple(records), tuple(str(s) for s in plan.slots), tuple(failures),
+                   tuple(drawn), given, objects)
+
+
+def _place(location: Location | None) -> str:
+    """A user's line; of a node that has a number only that, for it may have another line in the next process."""
+    return f"#{location.number}" if isinstance(location, Place) else str(location or "")
 
 
 Words = list[Buffer | str]      # of a record's table: buffers stand for their addresses
 
 
-def _records(plan: Plan) -> tuple[list[RecordSpec], list[FailureSpec]]:
-    """The records, and what the failures mean that their kernels report."""
+def _records(plan: Plan) -> tuple[list[RecordSpec], list[FailureSpec], list[int]]:
+    """The records, what the failures mean that their kernels report, and the drawn seeds that they take."""
     tables: list[Words] = []
     failures: list[FailureSpec] = []
+    drawn: list[int] = []
+
+    def word(size: Size) -> str:
+        if not isinstance(size, Drawn):
+            return f"= {size}"
+        if size not in drawn:
+            drawn.append(size)
+        return f"drawn {drawn.index(size)}"
     for record in plan.records:
         words: Words = []
         if isinstance(record, Record):
             call = record.call
-            words = [*call.buffers, *(f"= {size}" for size in call.sizes)]
+            words = [*call.buffers, *map(word, call.sizes)]
             if call.kernel.may_fail:
                 words += ["error", f"= {len(failures)}"]
                 failures += [FailureSpec(f.op, f.message, f.culprit, f.dtype, tuple(str(d) for d in f.shape),
-                                         None if f.limit is None else str(f.limit), str(f.location or ""))
+                                         None if f.limit is None else str(f.limit), _place(f.location))
                              for f in call.failures]
         elif record.test is not None:
             words = [record.test]
@@ -206,7 +216,7 @@ def _records(plan: Plan) -> tuple[list[RecordSpec], list[FailureSpec]]:
     _add_moves(plan, tables)
     where = _places(plan)
     texts = [tuple(w if isinstance(w, str) else where.get(w, "row") for w in words) for words in tables]
-    return [_record(record, words) for record, words in zip(plan.records, texts, strict=True)], failures
+    return [_record(record, words) for record, words in zip(plan.records, texts, strict=True)], failures, drawn
 
 
 def _record(record: Record | Control, words: tuple[str, ...]) -> RecordSpec:
@@ -215,7 +225,7 @@ def _record(record: Record | Control, words: tuple[str, ...]) -> RecordSpec:
         return RecordSpec("", words, False, record.barrier, False, "0", False, "", record.kind, record.target, repeats)
     call = record.call
     return RecordSpec(compile_kernel(call.kernel)[0], words, call.serial, record.barrier, call.kernel.may_fail,
-                      str(call.operations), isinstance(call.kernel, ContractKernel | WindowKernel), str(call.location or ""),
+                      str(call.operations), isinstance(call.kernel, ContractKernel | WindowKernel), _place(call.location),
                       repeats=repeats)
 
 

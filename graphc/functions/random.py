@@ -20,6 +20,7 @@ from graphc.errors import ArgumentError, DTypeError, ShapeError, report
 from graphc.functions.sizes import as_sizes, full_shape
 from graphc.ir.container import Graph, get_default_graph
 from graphc.ir.node import Node, as_node, is_tensor
+from graphc.ir.op import Drawn
 from graphc.ir.types import as_dtype, as_shape, float32, float64, int64
 from graphc.ops import compare, composite, elementwise, random, random_host
 from graphc.ops.gather import gather_rows
@@ -45,7 +46,7 @@ def get_seed(op_seed: int | None) -> tuple[int, int]:
 
 def graph_seed(graph: Graph) -> int:
     """The seed of what has none of its own, 32 bits: the graph's, or one drawn from the system."""
-    return _word(_entropy(graph) if graph.seed is None else graph.seed)
+    return Drawn(_word(_entropy(graph))) if graph.seed is None else _word(graph.seed)
 
 
 def _entropy(graph: Graph) -> int:

@@ -298,7 +298,7 @@ INPUT = Op("input", Kind.INPUT, (), infer=_input_type, numpy=_no_value, grad="an
            attrs={"type": None, "role": "feed", "variable": None})
 
 CONSTANT = Op("constant", Kind.CONSTANT, (), grad="a constant has no inputs", attrs={"value": None},
-              infer=lambda *, value: TensorType(as_dtype(value.value.dtype), value.value.shape),
+              infer=lambda *, value: TensorType(as_dtype(value.dtype), value.shape),
               numpy=lambda *, value: value.value, doc="A value that is known when the graph is built.")
 
 

@@ -5,11 +5,15 @@ Passes, the emitters and the runtime ask for an op's `kind` and its `rule` (the 
 from __future__ import annotations
 
 import enum
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 import numpy as np
+
+from graphc.errors import PACKAGE
 
 
 class Kind(enum.Enum):
@@ -259,6 +263,7 @@ class Op:
     nondiff inputs that no gradient flows to.
     context extra keywords that the interpreter passes to `numpy`: "run" (the run number).
     batch   how it works on many values at once; None: they are computed one after the other.
+    is_users  whether it was made outside of graphc.
     """
 
     name: str
@@ -276,6 +281,7 @@ class Op:
     context: tuple[str, ...] = ()
     fetchable: bool = True
     batch: Batch | None = None
+    is_users: bool = field(init=False, default=False)
 
     def __post_init__(self):
         for name in ("name", "infer", "numpy", "grad", "doc"):
@@ -284,6 +290,10 @@ class Op:
         if self.name in OPS:
             raise ValueError(f"the op {self.name!r} exists already; choose another name")
         OPS[self.name] = self
+        frame: FrameType | None = sys._getframe(2)      # who called __init__
+        while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
+            frame = frame.f_back
+        object.__setattr__(self, "is_users", frame is None or not frame.f_code.co_filename.startswith("<frozen importlib"))
 
     @property
     def variadic(self) -> bool:
@@ -330,16 +340,32 @@ class PythonFunction:
         return self.name
 
 
+class Drawn(int):
+    """A number that the system drew when the graph was built, another one in each process: programs take it as an argument."""
+
+
+LARGE = 1024    # bytes; a larger constant is an argument of the program too, unless the compiler has looked at its elements
+
+
 class Array:
     """A constant's value: a read-only array that compares and hashes by content."""
 
-    __slots__ = ("value", "_key")
+    __slots__ = ("content", "_key")
 
     def __init__(self, value: np.ndarray):
         value = np.array(value, order="C")
         value.flags.writeable = False
-        self.value = value
+        self.content = value
         self._key: tuple | None = None
+
+    @property
+    def value(self) -> np.ndarray:
+        """The array, to look at its elements. (`content` is for those who only pass it on.)"""
+        return self.content
+
+    dtype = property(lambda self: self.content.dtype)
+    shape = property(lambda self: self.content.shape)
+    size = property(lambda self: self.content.size)
 
     @property
     def key(self) -> tuple:
@@ -359,7 +385,33 @@ class Array:
         return hashlib.sha256(repr(self.key[:2]).encode() + self.key[2]).hexdigest()[:16]
 
     def __eq__(self, other) -> bool:
-        return isinstance(other, Array) and self.key == other.key
+        return (isinstance(other, Array) and self.shape == other.shape and self.dtype == other.dtype
+                and self.key == other.key)
 
     def __hash__(self) -> int:
-        return hash(self.key)
+        large = self.content.nbytes > LARGE
+        return hash((self.dtype.name, self.shape) if large else self.key)
+
+
+class WatchedArray(Array):
+    """A large constant of a graph that is being compiled. `seen`: its elements have been looked at; until then the program is
+    right for any others. Equal ones have equal numbers.
+    """
+
+    __slots__ = ("number", "seen")
+
+    def __init__(self, array: Array, number: int):
+        self.content, self._key = array.content, None
+        self.number, self.seen = number, False
+
+    @property
+    def value(self) -> np.ndarray:
+        self.seen = True
+        return self.content
+
+    def __eq__(self, other) -> bool:
+        if isinstance(other, WatchedArray):
+            return self.number == other.number
+        return super().__eq__(other)
+
+    __hash__ = Array.__hash__

@@ -25,7 +25,7 @@ def large_constants(graph: Graph) -> dict[str, np.ndarray]:
     found = {}
     for node in graph.nodes():
         for value in node.attrs.values():
-            if isinstance(value, Array) and value.value.size > SMALL:
+            if isinstance(value, Array) and value.size > SMALL:
                 found[value.digest] = value.value
             if isinstance(value, Graph):
                 found.update(large_constants(value))
@@ -116,7 +116,7 @@ def _float_text(value) -> str:
 
 
 def _array_text(array: Array) -> str:
-    if array.value.size > SMALL:
+    if array.size > SMALL:
         return f'array("{array.digest}")'
     return _nested(array.value)
 

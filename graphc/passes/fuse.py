@@ -480,7 +480,7 @@ def _needs_kernel(node: Node) -> bool:
 
 def is_literal(node: Node) -> bool:
     """Whether a constant is one number, which kernels hold as a literal."""
-    return node.op.kind is Kind.CONSTANT and isinstance(node.attrs["value"], Array) and node.attrs["value"].value.size == 1
+    return node.op.kind is Kind.CONSTANT and isinstance(node.attrs["value"], Array) and node.attrs["value"].size == 1
 
 
 def region_name(nodes: list[Node]) -> str:

@@ -37,7 +37,7 @@ _FIXED: dict[Kind, Callable[[Mapping[str, Any]], int]] = {
 def _with_constants(body: Graph, operands: Sequence[Node], first: int) -> Graph:
     needed = _needed((*body.outputs, *body.required))
     constants = {inner: outer for inner, outer in zip(body.inputs[first:], operands[first:], strict=True)
-                 if inner in needed and outer.op.kind is Kind.CONSTANT and outer.attrs["value"].value.size <= SMALL_ELEMENTS}
+                 if inner in needed and outer.op.kind is Kind.CONSTANT and outer.attrs["value"].size <= SMALL_ELEMENTS}
     if not constants:
         return body
     new = substitute(body, constants)

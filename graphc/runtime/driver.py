@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from graphc.runtime import engine as native
+from graphc.runtime import layout
 from graphc.runtime import threads as thread_pool
 from graphc.runtime.layout import ArgumentFlag, ArgumentWord, FrameWord, RecordFlag, RecordWord, Result
+from graphc.runtime.library import engine as native_engine
 from graphc.runtime.loader import once
 
 __all__ = ["Argument", "ArgumentFlag", "Frame", "RecordFlag", "Result", "RunError", "bind", "check_array_layout",
@@ -110,7 +111,7 @@ def _definitions():
     differ in `self`, the frame.  Python keeps pointers to them.
     """
     check_array_layout()
-    engine = native.engine()
+    engine = native_engine()
     engine.array_type.value = id(np.ndarray)
     engine.start_pool.value = ctypes.cast(_start_pool, ctypes.c_void_p).value
     doc = b"Runs a compiled program on arrays; gives a graphc.runtime.layout.Result, or the error's words as bytes."
@@ -149,7 +150,7 @@ def run(frame, threads=None):
     threads = int(frame[FrameWord.THREADS]) if threads is None else threads
     if threads > 1:
         thread_pool.pool()
-    return Result(native.engine().run(frame.ctypes.data, threads))
+    return Result(native_engine().run(frame.ctypes.data, threads))
 
 
 def decode_error(words):
@@ -168,16 +169,16 @@ def check_array_layout():
     array = np.zeros((3, 5, 7), np.float32)
     array.flags.writeable = False
     at, word, integer = id(array), ctypes.c_int64, ctypes.c_int32
-    flags = native.C_CONTIGUOUS | native.ALIGNED | native.WRITEABLE
+    flags = layout.C_CONTIGUOUS | layout.ALIGNED | layout.WRITEABLE
     found = {
-        "type": word.from_address(at + native.TYPE_OF_OBJECT).value == id(np.ndarray),
-        "data": word.from_address(at + native.ARRAY_DATA).value == array.ctypes.data,
-        "nd": integer.from_address(at + native.ARRAY_NDIM).value == 3,
-        "descr": word.from_address(at + native.ARRAY_DTYPE).value == id(array.dtype),
-        "flags": integer.from_address(at + native.ARRAY_FLAGS).value & flags == native.C_CONTIGUOUS | native.ALIGNED,
+        "type": word.from_address(at + layout.TYPE_OF_OBJECT).value == id(np.ndarray),
+        "data": word.from_address(at + layout.ARRAY_DATA).value == array.ctypes.data,
+        "nd": integer.from_address(at + layout.ARRAY_NDIM).value == 3,
+        "descr": word.from_address(at + layout.ARRAY_DTYPE).value == id(array.dtype),
+        "flags": integer.from_address(at + layout.ARRAY_FLAGS).value & flags == layout.C_CONTIGUOUS | layout.ALIGNED,
     }
     if all(found.values()):      # only then is it safe to follow the pointer
-        dims = word.from_address(at + native.ARRAY_DIMS).value
+        dims = word.from_address(at + layout.ARRAY_DIMS).value
         found["dimensions"] = tuple((word * 3).from_address(dims)) == array.shape
     wrong = [name for name, good in found.items() if not good]
     if wrong:

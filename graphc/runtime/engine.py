@@ -1,12 +1,22 @@
 """The native driver: walks the records of a frame, alone or with workers.  `layout.py` names every word used here.
 
-Built and loaded once per process, on first use (`engine()`).  The native functions stand below in the order in which
+`library.py` loads it, and imports this file only to build it.  The native functions stand below in the order in which
 they build on each other: the worker loop, a run, the entry of a bound call, a series of runs; `walk.py` has a thread's
 share of a run.
 """
-import ctypes
-
 from graphc.runtime.layout import (
+    ALIGNED,
+    ARRAY_DATA,
+    ARRAY_DIMS,
+    ARRAY_DTYPE,
+    ARRAY_FLAGS,
+    ARRAY_NDIM,
+    C_CONTIGUOUS,
+    TRIAL_PERIOD,
+    TRIAL_RUNS,
+    TYPE_OF_OBJECT,
+    WARM_UP,
+    WRITEABLE,
     AccessWord,
     ArgumentFlag,
     ArgumentWord,
@@ -19,16 +29,9 @@ from graphc.runtime.layout import (
     StepsWord,
     StepWord,
 )
-from graphc.runtime.loader import load_objects, once, optimised_object
+from graphc.runtime.loader import optimised_object
 from graphc.runtime.native import BYTES, External, Global, native, native_inline, native_module
 from graphc.runtime.walk import LIBC_SYMBOLS, PATIENCE, WALK_SYMBOLS, advance, failed, make_gate, play, reach
-
-TRIAL_RUNS, WARM_UP, TRIAL_PERIOD = 8, 2, 512   # runs of each kind in a trial, of them not timed, runs between trials
-
-# Byte offsets in CPython's and NumPy's objects; `driver.check_array_layout` compares them with a real array.
-TYPE_OF_OBJECT = 8
-ARRAY_DATA, ARRAY_NDIM, ARRAY_DIMS, ARRAY_DTYPE, ARRAY_FLAGS = 16, 24, 32, 56, 64
-C_CONTIGUOUS, ALIGNED, WRITEABLE = 0x1, 0x100, 0x400      # NPY_ARRAY_*
 
 ARRAY_TYPE = Global("array_type")       # address of numpy.ndarray
 POOL = Global("pool")                   # address of the pool, or 0: nobody has asked for threads yet
@@ -348,47 +351,12 @@ def run_steps(c, steps):
 EXPORTED = [entry, entry_with_variables, run, run_steps, worker_loop, make_gate, advance, reach, take_lock, add_to_word]
 
 
-class Engine:
-    """The loaded driver: functions callable from Python (they release the GIL) and its static words."""
-
-    def __init__(self, object_code):
-        functions, words = [f.name for f in EXPORTED], [ARRAY_TYPE.name, POOL.name, START_POOL.name]
-        imports = _symbol_addresses()
-        self.library = load_objects({"driver": object_code}, exports=functions + words,
-                                    allowed=imports, imports=imports)
-        self.entry_address = self.library.address(entry.name)
-        self.entry_with_variables_address = self.library.address(entry_with_variables.name)
-        self.run = self._callable(run)
-        self.run_steps = self._callable(run_steps)
-        self.worker_loop = self._callable(worker_loop)
-        self.make_gate = self._callable(make_gate)
-        self.advance = self._callable(advance)
-        self.reach = self._callable(reach)
-        self.take_lock = self._callable(take_lock)
-        self.add_to_word = self._callable(add_to_word)
-        self.array_type, self.pool, self.start_pool = (
-            ctypes.c_int64.from_address(self.library.address(word)) for word in words)
-        # Worker threads may still be inside this code when the interpreter takes its modules apart: never unload it.
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.library))
-
-    def _callable(self, function):
-        kind = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * function.arity)
-        return kind(self.library.address(function.name))
-
-
-def _symbol_addresses():
-    """Looked up through ctypes: where libpython is loaded privately (embedding) LLVM's own search would not find it."""
-    places = [(ctypes.pythonapi, PYTHON_SYMBOLS), (ctypes.CDLL(None), [MEMCPY, *LIBC_SYMBOLS])]
-    return {symbol.name: ctypes.cast(getattr(library, symbol.name), ctypes.c_void_p).value
-            for library, symbols in places for symbol in symbols}
+WORDS = [ARRAY_TYPE, POOL, START_POOL]
 
 
 def build():
-    """Object code of the driver for this machine."""
-    module = native_module("graphc_driver", EXPORTED, [ARRAY_TYPE, POOL, START_POOL])
-    return optimised_object(module, thorough=False)
-
-
-@once
-def engine():
-    return Engine(build())
+    """(what is in it, object code) of the driver for this machine."""
+    module = native_module("graphc_driver", EXPORTED, WORDS)
+    content = {"functions": {f.name: f.arity for f in EXPORTED}, "words": [w.name for w in WORDS],
+               "python": [s.name for s in PYTHON_SYMBOLS], "libc": [s.name for s in [MEMCPY, *LIBC_SYMBOLS]]}
+    return content, optimised_object(module, thorough=False)

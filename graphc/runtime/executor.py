@@ -14,9 +14,9 @@ from graphc.errors import FeedError, Location, ParseError, RunError, report
 from graphc.ir import dims
 from graphc.program import ArraySpec, FailureSpec, Program, array_dtype
 from graphc.runtime import driver, threads
-from graphc.runtime import engine as native
 from graphc.runtime.access import Access
 from graphc.runtime.layout import INTERRUPTED, Busy, ErrorWord, Result
+from graphc.runtime.library import engine
 from graphc.runtime.loader import load_objects
 from graphc.runtime.memory import ALIGNMENT, Pool, Slot, aligned
 from graphc.runtime.template import Template
@@ -69,7 +69,7 @@ class Executable:
                                  access.address if access else 0, writes)
         self.access = access
         if access is not None:
-            access.join(native.engine())
+            access.join(engine())
 
     def instance(self, arrays: Sequence[np.ndarray]) -> Instance:
         """The instance for the sizes of these feeds, on a lane that nobody runs at the moment. Raises ShapeError or FeedError.
@@ -302,7 +302,7 @@ def _layout_function(program: Program) -> _Layout:
         lines += [f"    slot{k} = at", f"    at += -(-({_checked(size, names)}) // {ALIGNMENT}) * {ALIGNMENT}"]
     words: list[str] = []
     limits = {"feed": len(program.feeds), "variable": len(program.variables), "constant": len(program.constants),
-              "output": len(program.outputs), "slot": len(program.slots), "run": 0, "error": 0}
+              "output": len(program.outputs), "slot": len(program.slots), "drawn": len(program.drawn), "run": 0, "error": 0}
     layout = _Layout(None)
     layout.slot_words, layout.run_words, layout.error_words, layout.span_words = [], [], [], []
     layout.feed_words, layout.output_words = [[] for _ in program.feeds], [[] for _ in program.outputs]
@@ -324,6 +324,9 @@ def _layout_function(program: Program) -> _Layout:
                 patched[kind][int(rest)].append(len(words))
             elif kind in ("run", "error"):
                 (layout.run_words if kind == "run" else layout.error_words).append(len(words))
+            if kind == "drawn":
+                words.append(str(int(program.drawn[int(rest)])))
+                continue
             texts = {"slot": f"slot{rest}", "constant": f"constants[{rest}]", "variable": f"variables[{rest}]"}
             words.append(texts.get(kind, "0"))
 

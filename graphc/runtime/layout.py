@@ -5,6 +5,13 @@ are plain integers.  Python fills the tables; the native code of `engine.py` rea
 """
 from enum import IntEnum, IntFlag
 
+TRIAL_RUNS, WARM_UP, TRIAL_PERIOD = 8, 2, 512   # runs of each kind in a trial, of them not timed, runs between trials
+
+# Byte offsets in CPython's and NumPy's objects; `driver.check_array_layout` compares them with a real array.
+TYPE_OF_OBJECT = 8
+ARRAY_DATA, ARRAY_NDIM, ARRAY_DIMS, ARRAY_DTYPE, ARRAY_FLAGS = 16, 24, 32, 56, 64
+C_CONTIGUOUS, ALIGNED, WRITEABLE = 0x1, 0x100, 0x400      # NPY_ARRAY_*
+
 
 class FrameWord(IntEnum):
     """One bound program instance: all that a run needs.  One run at a time uses a frame (`BUSY_AT`)."""

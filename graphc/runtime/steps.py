@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphc.runtime import engine, threads
+from graphc.runtime import threads
 from graphc.runtime.layout import ErrorWord, FrameWord, Result, StepsWord, StepWord
+from graphc.runtime.library import engine
 from graphc.runtime.memory import aligned
 
 if TYPE_CHECKING:
@@ -65,4 +66,4 @@ class Series:
             threads.pool()
         self.words[StepsWord.FRAME] = instance.frame.ctypes.data
         self.words[StepsWord.LIMIT], self.words[StepsWord.ASKS] = limit, asks
-        return Result(engine.engine().run_steps(self.words.ctypes.data))
+        return Result(engine().run_steps(self.words.ctypes.data))

@@ -12,8 +12,7 @@ import numpy as np
 from graphc.errors import ParseError, report
 from graphc.program import Program, array_dtype
 from graphc.runtime import driver
-from graphc.runtime.engine import TRIAL_PERIOD
-from graphc.runtime.layout import ArgumentFlag, ArgumentWord, FrameWord, RecordFlag, RecordWord
+from graphc.runtime.layout import TRIAL_PERIOD, ArgumentFlag, ArgumentWord, FrameWord, RecordFlag, RecordWord
 
 RUNS_ALONE = 32
 CONTROL = {k: int(RecordFlag[k.upper()]) for k in ("loop", "next", "unless", "jump", "meet")}

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from graphc.runtime.engine import engine
 from graphc.runtime.layout import GateWord, PoolWord
+from graphc.runtime.library import engine
 
 SPINS = 200          # pauses before the first yield: 2 to 10 microseconds, by processor
 YIELDS = 50          # yields before sleep: about 25 microseconds when nobody else wants the processor

@@ -27,7 +27,7 @@ class CompiledGraph:
         self.graph = graph
         instruments: list[Instrument] = [Verifier(), Skipper(skip)]
         fused = run_passes(graph, PIPELINE, instruments)
-        self.chain = Chain(fused, []) if native_graphs(fused) != [fused] else None
+        self.chain = Chain(fused, [], build) if native_graphs(fused) != [fused] else None
         if self.chain is None:
             self.program: Program = build(fused)
             self.executable = Executable(self.program, [])
