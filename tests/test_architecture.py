@@ -24,17 +24,20 @@ LAYERS = {
     "passes": CORE,
     "program": {"errors"},                             # the record that codegen writes and runtime reads
     "codegen": CORE | {"passes", "program"},
-    "runtime": {"errors", "config", "ir", "program"},  # runs what was built; of ir only dims: no graph, no compiler
+    "fingerprint": {"errors"},                         # what programs depend on besides their graph
+    "cache": {"errors", "config", "program"},          # the folder in which programs wait for the next process
+    "runtime": {"errors", "config", "ir", "program", "fingerprint", "cache"},  # runs what was built; of ir only dims: no graph, no compiler
     "functions": CORE | {"passes"},                    # what users build graphs with; passes make traced bodies pure
-    "session": CORE | {"passes", "codegen", "program", "runtime", "functions"},
+    "session": CORE | {"passes", "codegen", "program", "fingerprint", "cache", "runtime", "functions"},
     "data": set(),                                     # of use without graphc
     "names": CORE | {"functions", "session", "data"},  # graphc/__init__.py: the public names and nothing else
-    "tools": CORE | {"passes", "codegen", "program", "runtime", "functions", "session", "names"},
+    "tools": CORE | {"passes", "codegen", "program", "fingerprint", "cache", "runtime", "functions", "session", "names"},
 }
 # The layer of each file or folder of graphc/. What is not named here belongs to "functions".
 LAYER_OF = {"__init__": "names", "session": "session", "compiler": "session", "chain": "session",
-            "fetches": "session", "steps": "session", "test": "session", "cli": "tools", "__main__": "tools",
-            "testing": "tools", **{name: name for name in LAYERS}}
+            "fetches": "session", "steps": "session", "test": "session", "making": "session", "portable": "session",
+            "skeleton": "session", "cli": "tools", "__main__": "tools", "testing": "tools",
+            **{name: name for name in LAYERS}}
 
 # Ops that a pass imports to build nodes with, and why. Nothing else in passes, codegen or runtime may name an op.
 IMPORTS = {

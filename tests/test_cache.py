@@ -80,7 +80,7 @@ def branches(session):
 
 def host_ops(session):
     x = tf.placeholder(tf.float32, [None, 4])
-    s, u, v = tf.svd(x)
+    s, u, _ = tf.svd(tf.matmul(x, x, transpose_a=True))
     picked = tf.boolean_mask(tf.square(x), tf.reduce_sum(x, 1) > 0)
     total = tf.Variable(0.0)
     add = tf.assign_add(total, tf.reduce_sum(picked) + tf.reduce_sum(s))
@@ -340,7 +340,7 @@ def test_python_functions_are_those_of_the_graph_at_hand(builds):
         found = results(build(f, g))
         np.testing.assert_array_equal(found[0], first)
         np.testing.assert_array_equal(found[1], g(first))
-    assert len(builds) == 2      # two functions, and one that is called twice
+    assert len(builds) == 1
 
 
 def test_custom_gradients(builds):
@@ -383,7 +383,7 @@ def failing(session):
 
 def failing_elsewhere(session):
     other = tf.placeholder(tf.int32, ["K"], "places")
-    values = tf.constant(X + 1)
+    values = tf.constant(X)
 
     rows = tf.gather(values, other)  # there
     return session.run(tf.reduce_sum(rows), {other: [0, 7]})
@@ -544,7 +544,7 @@ def test_two_processes_that_compile_the_same(cache):
 def test_segments_between_host_ops_are_loaded_too(builds):
     def build(session):
         x = tf.placeholder(tf.float32, [None, 4])
-        y = tf.svd(x * 2, compute_uv=False)
+        y = tf.svd(tf.matmul(x, x, transpose_a=True), compute_uv=False)
         found = session.run(tf.reduce_sum(y), {x: X})
         assert [type(c) for c in session._compiled.values()] == [Chained]
         return found

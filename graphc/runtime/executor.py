@@ -31,6 +31,7 @@ KEPT_SIZES = 64             # bound instances kept for different sizes of the na
 
 _DIM = re.compile(r"[\w+\-*/(), ]*\Z")
 _WORDS = re.compile(r"[A-Za-z_]\w*")
+_PLAIN = {"threads_", "max", "min"}
 
 
 _known_count = [-1, 1]  # (generation, number) of the last look
@@ -187,9 +188,8 @@ class Instance:
         program = executable.program
         self.executable, self.lane, self.sizes = executable, lane, sizes
         count = thread_count()
-        env = dict(zip(program.names, sizes, strict=True))
         words, shapes, outputs, work, total = executable.layout(
-            count, 0, executable.constant_addresses, executable.variable_addresses, **env)
+            count, 0, executable.constant_addresses, executable.variable_addresses, *sizes)
         arena = lane.room(total)
         busy = lane.words.ctypes.data
         times = [w / (DENSE_RATE if dense else LOOP_RATE) for (w, _), dense in zip(work, executable.dense, strict=True)]
@@ -284,20 +284,22 @@ class _Layout:
     def __init__(self, function):
         self.function = function
 
-    def __call__(self, *args, **sizes):
-        return self.function(*args, **sizes)
+    def __call__(self, *args):
+        return self.function(*args)
 
 
 def _checked(text: str, names) -> str:
-    """A dim text that is safe to evaluate: numbers, operators, known names, max and min."""
+    """A dim text that is safe to evaluate: numbers, operators, known names, max and min. Names get a prefix, lest they be those
+    of other things in the generated function.
+    """
     if not _DIM.match(text) or any(w not in names for w in _WORDS.findall(text)):
         raise report(ParseError, f"the program is damaged: {text!r} is not a dim")
-    return text
+    return _WORDS.sub(lambda word: word[0] if word[0] in _PLAIN else f"n_{word[0]}", text)
 
 
 def _layout_function(program: Program) -> _Layout:
     names = {*program.names, "threads_", "max", "min"}
-    lines = [f"def layout(threads_, base, constants, variables{''.join(', ' + n for n in program.names)}):", "    at = base"]
+    lines = [f"def layout(threads_, base, constants, variables{''.join(', n_' + n for n in program.names)}):", "    at = base"]
     for k, size in enumerate(program.slots):
         lines += [f"    slot{k} = at", f"    at += -(-({_checked(size, names)}) // {ALIGNMENT}) * {ALIGNMENT}"]
     words: list[str] = []
@@ -391,14 +393,14 @@ def _binder(program: Program):
     for name, k, axis, rest, factor in found:
         value = f"d{k}_{axis}" if (k, axis) in plain else f"(d{k}_{axis} - ({_checked(str(rest), names)})) // {factor}"
         lines.append(f"    {_checked(name, names)} = {value}")
-        checks += [f"{name} >= 0"] if rest else []
+        checks += [f"n_{name} >= 0"] if rest else []
     checks += [f"{_checked(a, names)} == {_checked(b, names)}" for a, b, _ in program.equations]
     missing = [n for n in program.names if n not in [name for name, *_ in found]]
     if missing:
         raise report(FeedError, f"no feed tells the size of {', '.join(missing)}",
                      [(s.name, _spec_text(s)) for s in program.feeds],
                      "a named dim must be an axis of a tensor that is fed")
-    lines.append(f"    return ({''.join(n + ', ' for n in program.names)}) if {' and '.join(checks) or 'True'} else None")
+    lines.append(f"    return ({''.join(f'n_{n}, ' for n in program.names)}) if {' and '.join(checks) or 'True'} else None")
     space = {"max": max, "min": min, "__builtins__": {}}
     exec("\n".join(lines), space)
     return space["bind"]
