@@ -73,8 +73,8 @@ class Folder:
             warn_once(f"the compiled program in {self.path} is not used: {_first_line(e)}")
             return None
 
-    def checked(self, directory: int, key: str) -> tuple[dict, list[bytes]]:
-        """The document under a key. Raises OSError, Refused, ParseError."""
+    def checked(self, directory: int, key: str, uses: bool = True) -> tuple[dict, list[bytes]]:
+        """The document under a key; `uses`: note that it was used. Raises OSError, Refused, ParseError."""
         name = key + SUFFIX
         handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
         with open(handle, "rb") as file:
@@ -83,8 +83,9 @@ class Folder:
                 raise Refused(f"{name} is not a file")
             _require_ours(status, name)
             data = file.read()
-            with contextlib.suppress(OSError):
-                os.utime(handle)
+            if uses:
+                with contextlib.suppress(OSError):
+                    os.utime(handle)
         document, blobs = unpacked(MAGIC, data)
         if document.get("key") != key:
             raise Refused(f"{name} has the content of another file")
@@ -115,9 +116,9 @@ class Folder:
         return [Entry(e.key.removesuffix(SUFFIX), e.size, e.used) for e in sorted(found, key=lambda e: -e.used)]
 
     def read(self, key: str) -> tuple[dict, list[bytes]]:
-        """Like `load`; raises OSError or ParseError that says what is wrong."""
+        """Like `load`, to look at it; raises OSError or ParseError that says what is wrong."""
         with self._opened() as directory:
-            return self.checked(directory, key)
+            return self.checked(directory, key, uses=False)
 
     def clear(self) -> int:
         """Remove all files, and give their number. Raises OSError."""

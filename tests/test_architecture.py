@@ -26,7 +26,8 @@ LAYERS = {
     "codegen": CORE | {"passes", "program"},
     "fingerprint": {"errors"},                         # what programs depend on besides their graph
     "cache": {"errors", "config", "program"},          # the folder in which programs wait for the next process
-    "runtime": {"errors", "config", "ir", "program", "fingerprint", "cache"},  # runs what was built; of ir only dims: no graph, no compiler
+    # Runs what was built; of ir only dims: no graph, no compiler.
+    "runtime": {"errors", "config", "ir", "program", "fingerprint", "cache"},
     "functions": CORE | {"passes"},                    # what users build graphs with; passes make traced bodies pure
     "session": CORE | {"passes", "codegen", "program", "fingerprint", "cache", "runtime", "functions"},
     "data": set(),                                     # of use without graphc

@@ -13,6 +13,8 @@ import pytest
 
 from graphc import cache as module
 from graphc.cache import ABANDONED, MAGIC, Folder
+from graphc.cli import main
+from graphc.config import Options
 from graphc.program import packed
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -327,3 +329,65 @@ def test_processes_that_write_at_once(folder):
         child.stdout.close()
     check_all(folder)
     assert len(folder.entries()) == 4
+
+
+# the command ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_command(cache, monkeypatch, capfd):
+    def ran(*words):
+        code = main(["cache", *words])
+        return code, *capfd.readouterr()
+    folder = Folder(cache, 2**30)
+    assert ran("list") == (0, f"{'key':<14}{'size':>10}{'kernels':>9}  {'last used':<18}name\n", "")
+    assert ran("clear")[1] == "removed 0 files\n"
+    folder.save(KEY, {"name": "step", "programs": [{"objects": {"a": 0, "b": 1}}]}, BLOBS)
+    folder.save(OTHER, DOCUMENT, BLOBS)
+    os.utime(file_of(folder), (1, 1))
+    code, out, err = ran("list")
+    rows = [line.split() for line in out.splitlines()[1:]]
+    assert (code, err) == (0, "")
+    assert [(r[0], r[-1]) for r in rows] == [(OTHER[:12], "x"), (KEY[:12], "step")]
+    assert rows[1][3] == "2"
+    assert file_of(folder).stat().st_mtime == 1, "to be looked at is not to be used"
+    code, out, err = ran("info")
+    assert str(cache) in out
+    assert "programs  2\n" in out
+    assert "1.0 GiB" in out
+    assert ran("verify") == (0, "2 programs are whole\n", "")
+    file_of(folder).write_bytes(file_of(folder).read_bytes()[:-1])
+    code, out, err = ran("verify")
+    assert (code, out) == (1, "")
+    assert "1 of 2 programs cannot be used" in err
+    assert KEY[:12] in err
+    assert "(damaged)" in ran("list")[1]
+    assert ran("clear")[1] == "removed 2 files\n"
+    cache.chmod(0o777)
+    code, out, err = ran("info")
+    assert (code, out) == (1, "")
+    assert "others may write the folder" in err
+    assert ran("melt")[0] == 2
+
+
+@pytest.mark.parametrize(("text", "size"), [("100", 100), ("2K", 2048), ("3m", 3 * 2**20), ("1G", 2**30), ("", 2**30)])
+def test_the_limit_has_units(text, size, monkeypatch):
+    monkeypatch.setenv("GRAPHC_CACHE_LIMIT", text)
+    assert Options().cache_limit == size
+
+
+@pytest.mark.parametrize("text", ["x", "-1", "1.5G", "10Q", "G"])
+def test_a_limit_that_is_no_number(text, monkeypatch):
+    monkeypatch.setenv("GRAPHC_CACHE_LIMIT", text)
+    with pytest.raises(ValueError, match="GRAPHC_CACHE_LIMIT must be a number of bytes"):
+        Options()
+
+
+def test_where_the_folder_is(monkeypatch, tmp_path):
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert module.default_folder() == tmp_path / "xdg" / "graphc"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert module.default_folder() == tmp_path / ".cache" / "graphc"
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert module.default_folder() == tmp_path / "Library" / "Caches" / "graphc"

@@ -1,4 +1,4 @@
-"""The command `graphc`: dump, viz and bench. Data goes to stdout, messages to stderr.
+"""The command `graphc`: dump, viz, bench and cache. Data goes to stdout, messages to stderr.
 
 Exit codes: 0 all is well; 1 the input's fault; 2 the command line's; 3 graphc's own.
 """
@@ -53,20 +53,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     from graphc import __version__
-    from graphc.cli import bench, dump, viz
+    from graphc.cli import bench, cache, dump, viz
     parser = argparse.ArgumentParser("graphc", description="Shows and times what graphc makes of a graph.")
     parser.add_argument("--version", action="version", version=f"graphc {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (dump, viz, bench):
+    for module in (dump, viz, bench, cache):
         name = module.__name__.rpartition(".")[2]
+        is_for_files = module is not cache
         command = commands.add_parser(
             name, help=module.HELP, description=module.DESCRIPTION,
             formatter_class=argparse.RawDescriptionHelpFormatter,
-            epilog="What follows `--` is passed on to the script. `graphc dump --help` says which part of it runs.")
-        command.add_argument("target", metavar="FILE[:NAME]",
-                             help="a Python script that builds a graph, or a dumped text; NAME: a tensor, operation or "
-                                  "a variable of the script (several with commas); without it: all that nothing else "
-                                  "needs, but initialisers")
+            epilog="What follows `--` is passed on to the script. `graphc dump --help` says which part of it runs."
+            if is_for_files else None)
+        if is_for_files:
+            command.add_argument("target", metavar="FILE[:NAME]",
+                                 help="a Python script that builds a graph, or a dumped text; NAME: a tensor, operation or "
+                                      "a variable of the script (several with commas); without it: all that nothing else "
+                                      "needs, but initialisers")
         module.add_arguments(command)
         command.add_argument("--traceback", action="store_true", help="show Python's traceback with an error")
         command.set_defaults(command=module.command)

@@ -112,12 +112,15 @@ def command(arguments: argparse.Namespace) -> None:
     sizes, shapes = feed_shapes(loaded.graph, dict(arguments.size))
     rng = np.random.default_rng(arguments.seed)
     arrays = [_random(node, shape, rng, arguments.range) for node, shape in shapes.items()]
+    kept, options.cache = options.cache, False      # compiling is a part of what is measured
     try:
         found = _measure(arguments, loaded, sizes, list(shapes), arrays)
     except RunError as e:
         made = RunError(f"{e}\n    the random feeds do not suit the graph: see --range")
         made.location = getattr(e, "location", None)  # type: ignore[attr-defined]
         raise made from e
+    finally:
+        options.cache = kept
     write(json.dumps(_record(found), indent=1) + "\n" if arguments.json else _table(found), None)
 
 
