@@ -129,7 +129,8 @@ class Column:
 
     @property
     def median(self) -> float:
-        return statistics.median(self.samples)
+        """The median of the rounds' medians: a round that was disturbed has fewer samples, but counts as much."""
+        return statistics.median(statistics.median(samples) for samples in self.rounds)
 
     def ratio_to(self, other: Column) -> float:
         """How many times longer this took than the other: the median over rounds, since neighbours drift together."""
