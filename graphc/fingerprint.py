@@ -18,16 +18,19 @@ FORMAT = 1          # of what is kept
 UNINVOLVED = {"cli", "data", "testing", "__pycache__"}     # folders that no program depends on
 
 
-class Changed(Exception):
-    """A source file of graphc has changed since this process started: nobody knows which compiler runs here."""
+class UnknownCompiler(Exception):
+    """Nobody knows which compiler runs here: a source file of graphc has changed since this process started, or there are none."""
 
 
 @functools.cache
 def fingerprint() -> str:
-    """A text that differs where programs may differ. Raises Changed."""
-    digest, newest = sources()
-    if newest > STARTED - TICK:
-        raise Changed
+    """A text that differs where programs may differ. Raises UnknownCompiler."""
+    try:
+        digest, newest = sources()
+    except OSError:         # imported from an archive
+        raise UnknownCompiler from None
+    if not STARTED - TICK > newest > 0:
+        raise UnknownCompiler
     packages = [_version(name) for name in ("numba", "llvmlite")]
     return "\n".join((str(FORMAT), digest, *packages, np.__version__, sys.version, sys.platform, *processor()))
 
@@ -38,7 +41,7 @@ def is_unchanged() -> bool:
 
 
 def sources() -> tuple[str, float]:
-    """(a digest of the source files, when one last changed)."""
+    """(a digest of the source files, when one last changed; 0 if there are none)."""
     found, newest = hashlib.sha256(), 0.0
     for file in source_files():
         with open(file, "rb") as stream:

@@ -14,7 +14,7 @@ import numpy as np
 from graphc.cache import folder
 from graphc.config import options
 from graphc.errors import ParseError, report
-from graphc.fingerprint import Changed, fingerprint, is_unchanged
+from graphc.fingerprint import UnknownCompiler, fingerprint, is_unchanged
 from graphc.ir.canonical import Canonical, NotPortable, renamed
 from graphc.ir.graph import Graph
 from graphc.ir.op import WatchedArray
@@ -27,7 +27,7 @@ def kept_graph(graph: Graph) -> KeptGraph | None:
         return None
     try:
         return KeptGraph(graph)
-    except (NotPortable, Changed):
+    except (NotPortable, UnknownCompiler):
         return None
 
 

@@ -206,9 +206,21 @@ def test_sources_that_change_while_the_process_runs(cache, monkeypatch):
     results(named_sizes)
     assert len(folder().entries()) == count
     fingerprint.fingerprint.cache_clear()
-    with pytest.raises(fingerprint.Changed):
+    with pytest.raises(fingerprint.UnknownCompiler):
         fingerprint.fingerprint()
     results(branches)
+
+
+@pytest.mark.parametrize("files", ["none", "an archive"])
+def test_without_source_files_nothing_is_kept(files, cache, tmp_path, monkeypatch):
+    (tmp_path / "archive.zip").write_text("")
+    monkeypatch.setattr(fingerprint, "PACKAGE", f"{tmp_path}{os.sep}" if files == "none" else f"{tmp_path}/archive.zip/graphc/")
+    fingerprint.fingerprint.cache_clear()
+    try:
+        results(branches)
+    finally:
+        fingerprint.fingerprint.cache_clear()
+    assert not cache.exists()
 
 
 def test_every_source_file_counts():

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import io
-from importlib import resources
 from typing import NamedTuple
 
 import numpy as np
@@ -73,4 +72,5 @@ def _csv(name: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
 
 def _content(name: str) -> bytes:
     """A data file's bytes, also where the package is imported from a zip file."""
+    from importlib import resources  # here, for its import takes longer than that of most of graphc
     return resources.files("graphc.data").joinpath(name).read_bytes()

@@ -15,8 +15,6 @@ from graphc.ir.node import INPUT, RESULT, Node, as_node, input_node, is_tensor, 
 from graphc.ir.op import Kind
 from graphc.ir.types import Type
 from graphc.ops.python import after
-from graphc.passes.differentiate import without_gradients
-from graphc.passes.resolve_state import resolve_state
 
 
 def flatten(nest) -> list:
@@ -105,6 +103,8 @@ def trace(name: str, function: Callable, types: Sequence[Type], form=None, label
 
 def _capture(body: Body, container, key, arguments, outputs, effects) -> None:
     """Cut the function out of the user's graph, and make it pure."""
+    from graphc.passes.differentiate import without_gradients  # here: most programs need no pass where they are built
+    from graphc.passes.resolve_state import resolve_state
     inner = {node for node, k in container.body_of.items() if k is key}
     binders = {name: n for name, n in container.binders.items() if n in inner}
     body.captured = _outside(body.name, container, inner, [*outputs, *effects, *binders.values()])

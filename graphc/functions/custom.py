@@ -15,7 +15,6 @@ from graphc.ir.types import same_shape
 from graphc.ops.elementwise import identity, stop_gradient
 from graphc.ops.grad import barrier, custom, gradients
 from graphc.ops.state import read
-from graphc.passes.differentiate import without_gradients
 
 
 def custom_gradient(f: Callable) -> Callable:
@@ -206,4 +205,5 @@ def _recomputation(ys: Sequence[Node], frontier: Sequence[Node]) -> tuple[Graph,
         found = gradients(again, first, [s for _, s in floats]) if floats else [None] * len(first)
     positions = [k for k, g in enumerate(found) if g is not None]
     graph = Graph("recompute", (*seeds, *operands), tuple(g for g in found if g is not None))
+    from graphc.passes.differentiate import without_gradients
     return without_gradients(graph), positions

@@ -4,7 +4,7 @@ import hashlib
 
 from graphc.cache import folder, warn_once
 from graphc.config import options
-from graphc.fingerprint import Changed, fingerprint, is_unchanged
+from graphc.fingerprint import UnknownCompiler, fingerprint, is_unchanged
 from graphc.runtime.loader import LoadError, load_objects, once
 
 
@@ -48,7 +48,7 @@ def _symbol_addresses(content):
 def engine():
     try:
         key = hashlib.sha256(f"driver\n{fingerprint()}".encode()).hexdigest() if options.cache else ""
-    except Changed:
+    except UnknownCompiler:
         key = ""
     found = folder().load(key) if key else None
     if found is not None:
