@@ -19,7 +19,7 @@ UNINVOLVED = {"cli", "data", "testing", "__pycache__"}     # folders that no pro
 
 
 class UnknownCompiler(Exception):
-    """Nobody knows which compiler runs here: a source file of graphc has changed since this process started, or there are none."""
+    """A source file of graphc has changed since this process started, or there are none: who knows which compiler runs here."""
 
 
 @functools.cache
