@@ -85,6 +85,8 @@ class Program:
     """A compiled graph. `names`: its named dims; `written`: variables that get a new value; `slots`: sizes of the arena's
     parts in bytes, as dim texts; `drawn`: seeds of the system; `given`: for each constant the number of the graph's large
     constant that it is, or -1; `objects`: symbol -> object code.
+
+    A new field that holds sizes or lines belongs into `portable.with_dims` or `with_lines`: another process has others.
     """
 
     name: str

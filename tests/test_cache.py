@@ -1,5 +1,6 @@
 """Programs from the cache: the same bits as those that were just compiled, whatever a graph holds; and the right ones."""
 import contextlib
+import json
 import os
 import re
 import subprocess
@@ -72,6 +73,22 @@ def test_names_lines_and_other_parts_of_the_graph(builds):
     b = results(build(3, ("size", "at", "left", "right", "other", "result")))
     assert same_bits(a, b)
     assert len(builds) == 1
+
+
+def test_what_is_kept_has_neither_sizes_nor_lines_of_one_process(cache):
+    """Those of a new field of Program would be found here."""
+    def build(session):
+        x, rows = tf.placeholder(tf.float32, ["quince", 4]), tf.placeholder(tf.int32, ["medlar"])
+        h = tf.nn.relu(x @ tf.ones([4, 20]) + tf.cast(tf.shape(x)[0], tf.float32))
+        y = tf.gather(tf.nn.softmax(h), rows)
+        z = tf.py_func(np.sin, [y], tf.float32, shape=["medlar", 20]) + tf.reduce_sum(h)
+        session.run([y, tf.gradients(y, x)[0]], {x: X, rows: [1, 2]})
+        session.run(z, {x: X, rows: [1, 2]})
+    results(build)
+    documents = [folder().read(e.key)[0] for e in folder().entries()]
+    assert len(documents) == 3      # and the driver
+    for document in documents:
+        assert not re.search(r"quince|medlar|\.py|line", json.dumps(document))
 
 
 def test_what_the_system_draws(builds):
