@@ -43,10 +43,14 @@ class Refused(OSError):
 
 
 def default_folder() -> Path:
-    """Where this system keeps a user's caches."""
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "graphc"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "graphc"
+    """Where this system keeps a user's caches; of a user without a home, a folder among the temporary ones."""
+    try:
+        if sys.platform == "darwin":
+            return Path.home() / "Library" / "Caches" / "graphc"
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "graphc"
+    except RuntimeError:
+        import tempfile
+        return Path(tempfile.gettempdir()) / f"graphc-{os.getuid()}"
 
 
 def folder() -> Folder:

@@ -1,4 +1,6 @@
 """Graphs of all kinds: functions of a session, whose graph is empty, to what it computed."""
+from pathlib import Path
+
 import numpy as np
 
 import graphc as tf
@@ -103,3 +105,45 @@ def same_bits(a, b):
         return len(a) == len(b) and all(same_bits(x, y) for x, y in zip(a, b, strict=True))
     a, b = np.asarray(a), np.asarray(b)
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+# graphs that fail, with marks on the lines to blame ------------------------------------------------------------------------
+
+
+def failing(session):
+    x = tf.placeholder(tf.int32, [None], "rows")
+    table = tf.constant(X)
+    picked = tf.gather(table, x)  # here
+    return session.run(tf.reduce_sum(picked), {x: [0, 7]})
+
+
+def failing_elsewhere(session):
+    other = tf.placeholder(tf.int32, ["K"], "places")
+    values = tf.constant(X)
+
+    rows = tf.gather(values, other)  # there
+    return session.run(tf.reduce_sum(rows), {other: [0, 7]})
+
+
+def failing_in_a_loop(session):
+    x, k = tf.placeholder(tf.int32, [None], "rows"), tf.placeholder(tf.int32, [])
+
+    def body(i, total):
+        return i + 1, total + tf.reduce_sum(tf.gather(tf.constant(X), x + i))  # inside
+    _, found = tf.while_loop(lambda i, total: i < k, body, (0, 0.0))
+    return session.run(found, {x: [0, 4], k: 9})
+
+
+def failing_in_another_loop(session):
+    places, end = tf.placeholder(tf.int32, [None], "places"), tf.placeholder(tf.int32, [])
+
+    def step(number, so_far):
+        picked = tf.gather(tf.constant(X), places + number)  # inside as well
+        return number + 1, so_far + tf.reduce_sum(picked)
+    _, found = tf.while_loop(lambda number, so_far: number < end, step, (0, 0.0))
+    return session.run(found, {places: [0, 4], end: 9})
+
+
+def line_of(mark):
+    lines = Path(__file__).read_text().split("\n")
+    return next(k for k, line in enumerate(lines, 1) if line.endswith(f"# {mark}"))

@@ -10,7 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cached_graphs import GRAPHS, X, branches, named_sizes, results, same_bits
+from cached_graphs import (
+    GRAPHS,
+    X,
+    branches,
+    failing,
+    failing_elsewhere,
+    failing_in_a_loop,
+    failing_in_another_loop,
+    line_of,
+    named_sizes,
+    results,
+    same_bits,
+)
 
 import graphc as tf
 from graphc import fingerprint, making
@@ -303,31 +315,14 @@ def test_ops_of_the_users_own_are_not_kept(cache):
 # errors --------------------------------------------------------------------------------------------------------------------
 
 
-def failing(session):
-    x = tf.placeholder(tf.int32, [None], "rows")
-    table = tf.constant(X)
-    picked = tf.gather(table, x)  # here
-    return session.run(tf.reduce_sum(picked), {x: [0, 7]})
-
-
-def failing_elsewhere(session):
-    other = tf.placeholder(tf.int32, ["K"], "places")
-    values = tf.constant(X)
-
-    rows = tf.gather(values, other)  # there
-    return session.run(tf.reduce_sum(rows), {other: [0, 7]})
-
-
-def line_of(mark):
-    lines = Path(__file__).read_text().split("\n")
-    return next(k for k, line in enumerate(lines, 1) if line.endswith(f"# {mark}"))
-
-
-def test_errors_name_the_lines_of_the_graph_at_hand(builds):
-    for build, mark in ((failing, "here"), (failing_elsewhere, "there"), (failing, "here")):
-        with pytest.raises(RunError, match=r"indices\[1\] = 7 is not in \[0, 5\)") as found:
+@pytest.mark.parametrize(("cases", "value"), [
+    (((failing, "here"), (failing_elsewhere, "there"), (failing, "here")), 7),
+    (((failing_in_a_loop, "inside"), (failing_in_another_loop, "inside as well"), (failing_in_a_loop, "inside")), 5)])
+def test_errors_name_the_lines_of_the_graph_at_hand(cases, value, builds):
+    for build, mark in cases:
+        with pytest.raises(RunError, match=rf"indices\[1\] = {value} is not in \[0, 5\)") as found:
             results(build)
-        assert str(found.value).endswith(f"in test_cache.py:{line_of(mark)}")
+        assert str(found.value).endswith(f"in cached_graphs.py:{line_of(mark)}")
     assert len(builds) == 1
 
 
@@ -337,7 +332,7 @@ def test_sizes_that_do_not_fit_are_said_in_the_words_of_the_graph_at_hand(cache,
             x, y = tf.placeholder(tf.float32, [n, 2], name), tf.placeholder(tf.float32, [m, 2], "y")
             with pytest.raises(FeedError if n == m else Exception) as found:
                 session.run(tf.reduce_sum(x + y), {x: X[:3, :2], y: X[:4, :2]})
-            return re.sub(r"test_cache.py:\d+", "line", str(found.value))
+            return str(found.value)
         return inner
     monkeypatch.setattr(options, "cache", False)
     wanted = [results(build(*w)) for w in (("N", "M", "x"), ("A", "B", "left"), ("N", "N", "x"))]

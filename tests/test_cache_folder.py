@@ -391,3 +391,8 @@ def test_where_the_folder_is(monkeypatch, tmp_path):
     assert module.default_folder() == tmp_path / ".cache" / "graphc"
     monkeypatch.setattr(sys, "platform", "darwin")
     assert module.default_folder() == tmp_path / "Library" / "Caches" / "graphc"
+
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+    monkeypatch.setattr(Path, "home", homeless)
+    assert module.default_folder().name == f"graphc-{os.getuid()}"
