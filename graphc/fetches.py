@@ -1,7 +1,6 @@
 """One way of running a session: which tensors are fetched and fed, and how the fetched values are nested."""
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -103,6 +102,7 @@ class Run:
         try:
             return graph.get_tensor_by_name(name)
         except GraphError:
+            import difflib
             near = difflib.get_close_matches(name.removesuffix(":0"), [n.name for n in graph.nodes], n=3)
             raise report(error, f"{what} {name!r} is not in the session's graph",
                          rule=f"nearest names: {', '.join(near)}" if near else "") from None

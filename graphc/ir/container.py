@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import re
 import threading
 from typing import Any
@@ -166,6 +165,7 @@ class Graph:
         """The tensor or operation called `name` ("x" or "x:0"). Raises GraphError that names the nearest ones."""
         found = self._names.get(name.removesuffix(":0"))
         if found is None:
+            import difflib
             near = difflib.get_close_matches(name.removesuffix(":0"), self._names, n=3)
             raise report(GraphError, f"the graph has no tensor called {name!r}",
                          rule=f"nearest names: {', '.join(near)}" if near else f"it has {len(self._names)} tensors")
