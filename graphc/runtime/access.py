@@ -30,20 +30,15 @@ class Access:
         self.address = self.words.ctypes.data
         self.preparing = threading.RLock()
         self._queue = threading.RLock()  # held by who waits, and by who writes
-        self._add = None
+        self._engine = None
         self._local = threading.local()
 
     def join(self, engine) -> None:
         """Called before the first native run: from then on words change natively."""
-        self._add = engine.add_to_word
+        self._engine = engine
 
-    def add(self, word: AccessWord, amount: int) -> int:
-        """Add to a word, atomically; gives the value from before."""
-        if self._add is not None:
-            return self._add(self.address + 8 * int(word), amount)
-        before = int(self.words[word])
-        self.words[word] = before + amount  # in the queue: nothing runs natively yet
-        return before
+    # Ctrl-C may come between any two calls, also right after one that took something: so that is undone by what the words
+    # say, never by what Python would have remembered next. What undoes it is one native call or store, which nothing splits.
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -51,41 +46,43 @@ class Access:
         if getattr(self._local, "readers", 0):
             raise report(SessionError, "a run that writes variables inside one that reads them",
                          rule="it would wait for the outer run, which waits for it")
-        with self._wanted():
-            self._wait(AccessWord.WRITER)
-            self._wait(AccessWord.READERS)
-            yield
+        inside = self._queue._is_owned()  # type: ignore[attr-defined]
+        with self._queue:
+            try:
+                self.words[AccessWord.WANTED] = 1
+                self._wait(AccessWord.WRITER)
+                self._wait(AccessWord.READERS)
+                yield
+            finally:
+                self.words[AccessWord.WANTED] = inside
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Nobody writes inside. Waits for a present run that writes."""
+        """Nobody writes inside. Waits for a present run that writes. After `join`."""
         if getattr(self._local, "readers", 0):  # no waiting: it might be for one that waits for us
             yield
             return
-        with self._wanted():
-            self._wait(AccessWord.WRITER)
-            self.add(AccessWord.READERS, 1)
-        self._local.readers = 1
+        inside, engine = self._queue._is_owned(), self._engine  # type: ignore[attr-defined]
+        held = np.zeros(1, np.int64)
+        mine, readers = held.ctypes.data, self.address + 8 * int(AccessWord.READERS)
         try:
+            with self._queue:
+                try:
+                    self.words[AccessWord.WANTED] = 1
+                    self._wait(AccessWord.WRITER)
+                    engine.hold(readers, mine)
+                finally:
+                    self.words[AccessWord.WANTED] = inside
+            self._local.readers = 1
             yield
         finally:
             self._local.readers = 0
-            self.add(AccessWord.READERS, -1)
-
-    @contextmanager
-    def _wanted(self) -> Iterator[None]:
-        """No run begins inside."""
-        with self._queue:
-            self.add(AccessWord.WANTED, 1)
-            try:
-                yield
-            finally:
-                self.add(AccessWord.WANTED, -1)
+            engine.release(readers, mine)
 
     def _wait(self, word: AccessWord) -> None:
         """Until the word is 0. In Python, so that Ctrl-C ends it."""
         looks, sleep = 0, SLEEP
-        while self.add(word, 0):
+        while self._engine.read(self.address + 8 * int(word)) if self._engine else self.words[word]:
             looks += 1
             if looks > SPINS:
                 time.sleep(sleep)

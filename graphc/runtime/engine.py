@@ -147,9 +147,23 @@ def leave(c, frame):
 
 
 @native
-def add_to_word(c, address, amount):
-    """Adds atomically, and gives the value from before."""
-    c.return_(c.atomic_add(address, amount))
+def hold(c, word, mine):
+    """Adds one to a word that many count in, and to the caller's own."""
+    c.atomic_add(word, 1)
+    mine[0] = mine[0] + 1
+
+
+@native
+def release(c, word, mine):
+    """Takes back what the caller has added, if anything."""
+    c.atomic_add(word, c.word(0) - mine[0])
+    mine[0] = 0
+
+
+@native
+def read(c, word):
+    """After all that was written before."""
+    c.return_(c.atomic_add(word, 0))
 
 
 @native
@@ -348,7 +362,7 @@ def run_steps(c, steps):
     c.return_(result.value)
 
 
-EXPORTED = [entry, entry_with_variables, run, run_steps, worker_loop, make_gate, advance, reach, take_lock, add_to_word]
+EXPORTED = [entry, entry_with_variables, run, run_steps, worker_loop, make_gate, advance, reach, take_lock, hold, release, read]
 
 
 WORDS = [ARRAY_TYPE, POOL, START_POOL]

@@ -9,7 +9,7 @@ from graphc.runtime.loader import LoadError, load_objects, once
 
 
 class Engine:
-    """The loaded driver: functions callable from Python (they release the GIL) and its static words."""
+    """The loaded driver: functions callable from Python (the longer ones release the GIL) and its static words."""
 
     def __init__(self, content, object_code):
         """content: what `engine.build` says of the object code."""
@@ -26,14 +26,15 @@ class Engine:
         self.advance = self._callable("advance")
         self.reach = self._callable("reach")
         self.take_lock = self._callable("take_lock")
-        self.add_to_word = self._callable("add_to_word")
+        self.hold, self.release, self.read = (self._callable(f, ctypes.PYFUNCTYPE) for f in ("hold", "release", "read"))
         self.array_type, self.pool, self.start_pool = (
             ctypes.c_int64.from_address(self.library.address(word)) for word in content["words"])
         # Worker threads may still be inside this code when the interpreter takes its modules apart: never unload it.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.library))
 
-    def _callable(self, name):
-        kind = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * self._arity[name])
+    def _callable(self, name, make=ctypes.CFUNCTYPE):
+        """PYFUNCTYPE: a call keeps Python's lock."""
+        kind = make(ctypes.c_int64, *[ctypes.c_int64] * self._arity[name])
         return kind(self.library.address(name))
 
 

@@ -184,9 +184,13 @@ def _quota(read):
 
 
 def _after_fork():
-    """In the child no worker exists, and the lock may be held by a thread that does not exist either."""
-    global _pool, _lock
+    """In the child no worker exists, and the lock may be held by a thread that does not exist either. It may get processors of
+    its own: they are counted again.
+    """
+    global _pool, _lock, generation
     _lock = threading.Lock()
+    generation += 1
+    available_processors.cache_clear()
     if _pool is not None:
         _pool = None
         engine().pool.value = 0
