@@ -19,6 +19,7 @@ from graphc.passes.regions import Region, Source, contiguous, source_of
 
 PACK_ROWS = 64      # B is packed when at least so many rows of A use each panel and it does not fit the first cache
 PACK_BYTES = 96 << 10
+ROW_VECTORS = 8     # the most vectors of a tile of one row
 FEW_ROWS = 8        # a tile has about as many
 
 
@@ -175,10 +176,12 @@ class ContractLowering:
             epilogue.insert(0, Compute(product, stored.short, "acc", ("acc",)))
         m_size, n_size, k_size = (parameters.size(count[g], keep=(1,)) for g in "mnk")
         rows_first = not b.packing and (a.packing is not None or is_tall(m_rows, rows, count["n"], width))
+        may_be_one = rows > 1 and not isinstance(count["m"], int) and not b.packing
         kernel = ContractKernel(self.name, parameters.buffer_names, parameters.size_names, dtype.short,
                                 tuple((f"b{i}", parameters.size(sizes[x], keep=())) for i, x in enumerate(batch)),
                                 m_size, n_size, k_size, a, b, rows, vectors, tuple(epilogue), 8 if dtype.size == 8 else 4,
-                                rows_first=rows_first, may_fail=bool(parameters.failures))
+                                rows_first=rows_first, may_fail=bool(parameters.failures),
+                                row_vectors=row_vectors(count["n"], vectors, lanes) if may_be_one else 0)
         kernel = replace(kernel, buffers=parameters.buffer_names, sizes=parameters.size_names)
         work = 2 * dims.product(sizes[x] for x in batch) * count["m"] * count["n"] * count["k"]
         return parameters.call(kernel, operations=work, location=self.line)
@@ -229,6 +232,16 @@ def in_memory(labels: Sequence, source: Source) -> _InMemory:
 def is_tall(m: Size, rows: int, n: Size, width: int) -> bool:
     """Whether a result has more rows of tiles than columns of them."""
     return isinstance(m, int) and isinstance(n, int) and -(-m // rows) > -(-n // width)
+
+
+def row_vectors(n: Size, vectors: int, lanes: int) -> int:
+    """The vectors of a tile of one row where tiles have `vectors`: enough to hide a multiply-add's latency, and to read B by
+    long pieces; 0 where that is no more.
+    """
+    wanted = -(-n // lanes) if isinstance(n, int) else ROW_VECTORS // 2
+    choice = range(ROW_VECTORS, ROW_VECTORS // 2 - 1, -1)
+    best = wanted if wanted <= ROW_VECTORS else min(choice, key=lambda v: -(-wanted // v) * v)
+    return best if best > vectors else 0
 
 
 def choose_tile(m: Size, n: Size, lanes: int, registers: int) -> tuple[int, int]:

@@ -190,7 +190,7 @@ class ContractKernel:
     The axes of epilogue statements are the batch axes' names, "m" and "n". A tile of `rows` x `vectors` registers is
     computed at a time. rows_first: work is handed out by rows of tiles, not by columns: what a thread writes then lies
     together, as the sweeps over the result that follow hand it out. Sums run over k in blocks of fixed size, each in order,
-    so that results depend on shapes alone.
+    so that results depend on shapes alone. row_vectors: where not 0, the vectors of a tile where m turns out to be 1.
     """
 
     name: str = field(compare=False)
@@ -208,6 +208,7 @@ class ContractKernel:
     epilogue: tuple[Statement, ...]
     item_bytes: int
     rows_first: bool = False
+    row_vectors: int = 0
     may_fail: bool = False
 
 

@@ -16,6 +16,7 @@ from graphc.passes.regions import Region, contiguous
 
 BLOCK = 4096            # elements that are summed before the sum is added to the total: accuracy, and chunks of work
 SMALL = 4 * BLOCK       # a whole-array reduction of at most so many elements is one kernel
+ACROSS = 16             # vector instructions that fill a vector with elements that do not lie together
 STREAM_BYTES = 16 << 20  # results larger than this bypass the caches
 
 
@@ -104,8 +105,12 @@ class LoopLowering:
         return parameters.call(kernel, serial=not parallel, operations=elements * self.cost(), location=self.line)
 
     def cost(self) -> int:
-        """About how many vector instructions a point of the domain costs."""
-        return sum(n.op.rule.cost if n.op.kind is Kind.ELEMENTWISE else 1 for n in self.region.nodes) or 1
+        """About how many vector instructions a point of the domain costs; what lanes read across costs one for each."""
+        region = self.region
+        last = max(region.reduced) if self.along_reduced() else region.parallel[-1] if region.parallel else None
+        across = sum(last is not None and spread(region, s.strides, region.placement[n])[last] not in (0, 1)
+                     for n, s in region.loads.items() if n in region.placement)
+        return (sum(n.op.rule.cost if n.op.kind is Kind.ELEMENTWISE else 1 for n in region.nodes) or 1) + ACROSS * across
 
     def stream_flag(self, elements: Size) -> Size:
         """A size that is 0 as long as the results are small."""

@@ -17,7 +17,13 @@ def emit_contract(kernel: ContractKernel, lanes: int) -> KernelSource:
     kept = (kernel.a if kernel.rows_first else kernel.b).packing  # what stays packed for several tiles in a row
     s.bodies.append(epilogue)
     s.line(f"tiles = ({kernel.m} + {kernel.rows - 1}) // {kernel.rows}")
-    s.line(f"panels = ({kernel.n} + {width - 1}) // {width}")
+    single = isinstance(kernel.m, str) and kernel.rows > 1
+    s.line(f"width = {width}")
+    if kernel.row_vectors:
+        s.open(f"if {kernel.m} == 1:")
+        s.line(f"width = {kernel.row_vectors * lanes}")
+        s.close()
+    s.line(f"panels = ({kernel.n} + width - 1) // width")
     for name, operand, part in (("a", kernel.a, kernel.rows), ("b", kernel.b, width)):
         if operand.packing:
             s.line(f"{name} = {operand.access.buffer} + thread * {kernel.k} * {part * item}")
@@ -41,14 +47,18 @@ def emit_contract(kernel: ContractKernel, lanes: int) -> KernelSource:
         if operand.packing:
             _pack(s, kernel, name, operand, operand.packing, lanes, once=operand.packing is kept)
     s.line(f"m = tile_number * {kernel.rows}")
-    s.line(f"n = panel_number * {width}")
+    s.line("n = panel_number * width")
     for name, operand, free in (("a", kernel.a, "m"), ("b", kernel.b, "n")):
         if not operand.packing:
             s.line(f"{name} = {_address(operand, free)}")
     others = [p for p in epilogue.parameters if p not in ("m", "n", "acc", "mask")]
     arguments = [f"a, {kernel.a.free}, {kernel.a.summed}, b, {kernel.b.summed}, {kernel.k}, "
                  f"{kernel.m} - m, {kernel.n} - n, m, n", *others]
-    single = isinstance(kernel.m, str) and kernel.rows > 1
+    if kernel.row_vectors:
+        s.open(f"if {kernel.m} == 1:")
+        s.line(f"tile_only_row({', '.join(arguments)})")
+        s.close()
+        s.open("else:")
     if single:
         s.open(f"if {kernel.m} - m == 1:")
         s.line(f"tile_one_row({', '.join(arguments)})")
@@ -57,16 +67,18 @@ def emit_contract(kernel: ContractKernel, lanes: int) -> KernelSource:
     s.line(f"tile({', '.join(arguments)})")
     source = s.source(HELPERS)
     source.text = source.text.replace("\n\ndef kernel(", f"\n\n{epilogue.text()}\n\ndef kernel(", 1)
-    source.tiles["tile"] = partial(_make_tile, kernel, kernel.rows, lanes)
+    source.tiles["tile"] = partial(_make_tile, kernel, kernel.rows, kernel.vectors, lanes)
     if single:
-        source.tiles["tile_one_row"] = partial(_make_tile, kernel, 1, lanes)
+        source.tiles["tile_one_row"] = partial(_make_tile, kernel, 1, kernel.vectors, lanes)
+    if kernel.row_vectors:
+        source.tiles["tile_only_row"] = partial(_make_tile, kernel, 1, kernel.row_vectors, lanes)
     return source
 
 
-def _make_tile(kernel: ContractKernel, rows: int, lanes: int, space):
+def _make_tile(kernel: ContractKernel, rows: int, vectors: int, lanes: int, space):
     from graphc.codegen.cpu.tile import product_tile
     stored, masked = (kernel.a.access.dtype, kernel.b.access.dtype), not kernel.b.packing
-    return product_tile(rows, kernel.vectors, lanes, kernel.dtype, stored, masked, space["epilogue"])
+    return product_tile(rows, vectors, lanes, kernel.dtype, stored, masked, space["epilogue"])
 
 
 def _epilogue(kernel: ContractKernel) -> Body:
