@@ -11,7 +11,7 @@ from dataclasses import replace
 from graphc.codegen.control import Loop, Part, Shares, Step, with_buffers
 from graphc.codegen.copies import copy_call, stand_in
 from graphc.codegen.cuts import Cut, NotCut, Steps, cut_calls, own_parts
-from graphc.codegen.kernel import Access, ContractKernel, Int, Load, LoopKernel, Store, statements
+from graphc.codegen.kernel import Access, ContractKernel, Int, Load, LoopKernel, Store
 from graphc.codegen.lower import Buffer, Call
 from graphc.codegen.order import typical
 from graphc.ir import dims
@@ -123,22 +123,22 @@ class _Chain:
         return Part(buffer, size, outer, inner, self.cut.part * step, self.cut.most * step)
 
     def fits_in_place(self) -> bool:
-        """Whether each element of the weights may take the place of the score that is read last where it is written."""
-        call = self.calls[1]
+        """Whether the weights may be made in the memory of the scores: once a weight, or what becomes one, is stored, the
+        score at the same place is not looked at any more.
+        """
+        call, form, stored = self.calls[1], set(), False
         kernel = call.kernel
         assert isinstance(kernel, LoopKernel)
-        names = {call.buffers.index(self.scores): "scores", call.buffers.index(self.weights): "weights"}
-        places = {kernel.buffers[k]: what for k, what in names.items()}
-        last = kernel.phases[-1].body if kernel.phases else kernel.before
-        found: dict[str, list[Access]] = {"scores": [], "weights": []}
-        for statement in statements(kernel):
-            if isinstance(statement, Load | Store) and statement.access.buffer in places:
-                what = places[statement.access.buffer]
-                found[what].append(statement.access)
-                if what == "weights" and (isinstance(statement, Load) or statement not in last):
-                    return False
-        forms = {(a.strides, a.offset, a.dtype) for accesses in found.values() for a in accesses}
-        return len(forms) == 1
+        for section in (kernel.before, *(part for phase in kernel.phases for part in (phase.body, phase.after))):
+            for statement in section:
+                if isinstance(statement, Load | Store):
+                    buffer = call.buffers[kernel.buffers.index(statement.access.buffer)]
+                    if buffer in (self.scores, self.weights):
+                        form.add((statement.access.strides, statement.access.offset, statement.access.dtype))
+                    if stored and buffer is self.scores:
+                        return False
+                    stored |= buffer is self.weights and isinstance(statement, Store)
+        return len(form) == 1
 
 
 def in_order(call: Call) -> tuple[list[Call], Call]:
