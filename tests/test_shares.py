@@ -150,21 +150,28 @@ def test_attention_keeps_no_scores(leads, dtype, named, attend):
             assert np.isnan(got[(0,) * len(leads)]).all() == (attend is plain)
 
 
-def test_scores_that_somebody_else_wants_are_kept():
+@pytest.mark.parametrize("wanted", ["scores", "weights"])
+def test_what_somebody_else_wants_is_kept(wanted):
     q, k, v = operands((2,), 300, 280, 16, tf.float32)
-    weights = tf.nn.softmax(tf.matmul(q, k, transpose_b=True))
-    pair = Pair([tf.matmul(weights, v), weights], [q, k, v])
-    assert pair.shares == 0
+    scores = tf.matmul(q, k, transpose_b=True)
+    weights = tf.nn.softmax(scores)
+    pair = Pair([tf.matmul(weights, v), scores if wanted == "scores" else weights], [q, k, v])
+    assert pair.shares == (wanted == "weights"), "the weights go to memory from there"
     rng = np.random.default_rng(0)
     pair.check([rng.standard_normal((2, n, 16)) for n in (300, 280, 280)], 1e-5)
 
 
-def test_the_gradient_of_attention_goes_by_the_scores():
-    q, k, v = operands((2,), 300, 280, 16, tf.float64)
-    y = nn.scaled_dot_product_attention(q, k, v, causal=True)
-    pair = Pair([y, *tf.gradients(tf.reduce_sum(y * y), [q, k, v])], [q, k, v])
+@pytest.mark.parametrize(("dtype", "attend"), [(tf.float64, causal), (tf.float32, masked), (tf.float32, plain)])
+def test_the_gradient_of_attention(dtype, attend):
+    q, k, v = operands((2,), 300, 280, 33, dtype)
+    mask = tf.placeholder(tf.bool, [2, 1, 280])
+    y = attend(q, k, v, mask)
+    pair = Pair([y, *tf.gradients(tf.reduce_sum(y * y), [q, k, v])], [q, k, v, mask])
+    assert pair.shares == 2, "forward: scores, weights, results; backward: from the results' gradient to the queries'"
     rng = np.random.default_rng(0)
-    pair.check([rng.standard_normal((2, n, 16)) for n in (300, 280, 280)], 1e-10)
+    some = rng.random((2, 1, 280)) < 0.7
+    some[0] = False
+    pair.check([*(rng.standard_normal((2, n, 33)) for n in (300, 280, 280)), some], 2e-4 if dtype is tf.float32 else 1e-10)
 
 
 def test_a_product_of_a_part_of_a_product_is_done_in_parts():

@@ -2,6 +2,7 @@
 
 Softmax(Q K') V has a matrix of scores that is larger than all else. A few of its rows are computed, normalised and multiplied
 before the next ones, by the same kernels that would do all of it: they stay in the cache, and no matrix of scores is in memory.
+What others need besides, such as a gradient the weights, goes to memory from there.
 """
 from __future__ import annotations
 
@@ -19,83 +20,113 @@ from graphc.ir.dims import Size
 from graphc.ir.types import BY_SHORT, TensorType
 from graphc.passes.regions import Source, contiguous
 
-PART_BYTES = 256 << 10      # of a part of the matrix: it stays in a core's second cache
+PART_BYTES = 512 << 10      # of all matrices in a part: they stay in a core's second cache
 MOST_ROWS = 128             # of it in a part: enough for packing what they are multiplied with to be cheap
 LEADS = 2                   # axes before that of the rows which an iteration has one place of
 
 
 def in_parts(steps: Sequence[Step], kept: Collection[Buffer]) -> list[Step]:
-    """The steps, with each such chain of three calls in a loop over parts that is shared out. kept: buffers whose values others
-    need.
+    """The steps, with each such chain of calls in a loop over parts that is shared out. kept: buffers whose values others need.
     """
     found = list(steps)
     for last in steps:
-        if isinstance(last, Call) and isinstance(last.kernel, ContractKernel):
-            chain = _chain(found, last, kept)
-            if chain is not None:
+        if not isinstance(last, Call) or not isinstance(last.kernel, ContractKernel) or last not in found:
+            continue
+        links = _Links(found, kept)
+        for weights in last.buffers:
+            calls = links.chain(last, weights)
+            if calls:
                 try:
-                    made = _Chain(*chain).steps()
+                    made = _Chain(calls, weights, {b for c in calls for b in c.writes if links.is_for(b, calls)}).steps()
                 except NotCut:
                     continue
                 at = found.index(last)
-                found = [s for s in (*found[:at], *made, *found[at:]) if s not in chain]
+                found = [s for s in (*found[:at], *made, *found[at:]) if s not in calls]
+                break
     return found
 
 
-def _chain(steps: Sequence[Step], last: Call, kept: Collection[Buffer]) -> tuple[Call, Call, Call] | None:
-    """Three calls: a product, what makes a matrix of its size from it, and a product with that as rows: `last`."""
-    readers: dict[Buffer, list[Step]] = {}
-    writers: dict[Buffer, list[Step]] = {}
-    for step in steps:
-        for b in step.reads:
-            readers.setdefault(b, []).append(step)
-        for b in step.writes:
-            writers.setdefault(b, []).append(step)
+class _Links:
+    """Who reads and who writes what."""
 
-    def made_for(call: Call, kind: type) -> Call | None:
-        """The call that makes, for this one alone, the largest value that it reads."""
-        found = [w for b in call.reads - call.writes if b not in kept and readers[b] == [call] and len(writers.get(b, ())) == 1
-                 for w in writers[b] if isinstance(w, Call) and isinstance(w.kernel, kind)]
-        return found[0] if len(found) == 1 else None
-    middle = made_for(last, LoopKernel)
-    first = made_for(middle, ContractKernel) if middle is not None else None
-    if middle is None or first is None:
-        return None
-    between = steps[steps.index(first):steps.index(last)]
-    others = [s for s in between if s not in (first, middle)]
-    made = first.writes | middle.writes
-    if any(s.reads & made or s.writes & (first.reads | middle.reads | made) for s in others):
-        return None
-    return first, middle, last
+    def __init__(self, steps: Sequence[Step], kept: Collection[Buffer]):
+        self.steps, self.kept = steps, kept
+        self.readers: dict[Buffer, list[Step]] = {}
+        self.writers: dict[Buffer, list[Step]] = {}
+        for step in steps:
+            for b in step.reads:
+                self.readers.setdefault(b, []).append(step)
+            for b in step.writes:
+                self.writers.setdefault(b, []).append(step)
+
+    def maker(self, buffer: Buffer, kinds: type | tuple[type, ...]) -> Call | None:
+        """The one call that writes a buffer, with a kernel of these kinds."""
+        step, = self.writers.get(buffer, [None])[:1]
+        alone = len(self.writers.get(buffer, ())) == 1
+        return step if alone and isinstance(step, Call) and isinstance(step.kernel, kinds) else None
+
+    def is_for(self, buffer: Buffer, calls: Collection[Step]) -> bool:
+        """Whether nobody but these calls needs a buffer."""
+        return buffer not in self.kept and all(r in calls for r in self.readers.get(buffer, ()))
+
+    def chain(self, last: Call, weights: Buffer) -> list[Call]:
+        """The calls in order: products, loops over what these make, and the product of what the loops make, the weights,
+        `last`. Empty where there is no such thing.
+        """
+        middle = self.maker(weights, LoopKernel)
+        if middle is None:
+            return []
+        found, waiting = {last, middle}, [middle]
+        while waiting:
+            reads = {b for c in found - {last} if isinstance(c.kernel, LoopKernel) for b in c.reads}
+            makers = [self.maker(b, (LoopKernel, ContractKernel)) for b in reads]
+            waiting = [m for m in dict.fromkeys(makers) if m is not None and m not in found
+                       and all(self.is_for(b, found | {m}) for b in m.writes)]
+            found |= set(waiting)
+        made: set[Buffer] = set()
+        calls = []
+        for step in self.steps:     # products, and what depends on them
+            if isinstance(step, Call) and step in found and (isinstance(step.kernel, ContractKernel) or step.reads & made):
+                calls.append(step)
+                made |= step.writes
+        if middle not in calls or calls[-1] is not last:
+            return []
+        reads = {b for c in calls for b in c.reads}
+        between = self.steps[self.steps.index(calls[0]):self.steps.index(last)]
+        return [] if any(s.reads & made or s.writes & (reads | made) for s in between if s not in calls) else calls
 
 
 class _Chain:
-    def __init__(self, first: Call, middle: Call, last: Call):
-        self.calls: tuple[Call, ...] = (first, middle, last)
-        self.scores, = first.writes & middle.reads
-        self.weights, = middle.writes & last.reads
-        kernel = last.kernel
+    def __init__(self, calls: Sequence[Call], weights: Buffer, inside: Collection[Buffer]):
+        """inside: the buffers that only these calls need."""
+        self.calls, self.weights, self.inside = list(calls), weights, set(inside)
+        kernel = calls[-1].kernel
         assert isinstance(kernel, ContractKernel)
-        axes = [self.size(last, n) for _, n in (*kernel.batch, ("m", kernel.m))]
+        axes = [self.size(calls[-1], n) for _, n in (*kernel.batch, ("m", kernel.m))]
         self.axes = tuple(n for n in axes if n != 1)
-        if not self.axes or not 1 <= len(self.axes) <= LEADS + 1:
+        if not 1 <= len(self.axes) <= LEADS + 1:
             raise NotCut("too many axes")
-        rows, bytes_ = self.axes[-1], self.scores.bytes
-        if typical(bytes_) <= PART_BYTES and isinstance(bytes_, int):
+        rows, bytes_ = self.axes[-1], weights.bytes
+        matrices = {b for c in calls[:-1] for b in c.reads | c.writes if typical(b.bytes) >= typical(bytes_)}
+        if isinstance(bytes_, int) and bytes_ * 2 <= PART_BYTES:
             raise NotCut("the matrix is small")
         row_bytes = dims.floordiv(bytes_, dims.product(self.axes))
-        most = max(1, min(MOST_ROWS, PART_BYTES // max(1, row_bytes))) if isinstance(row_bytes, int) else MOST_ROWS // 2
-        groups = dims.maximum(1, dims.floordiv(rows + most - 1, most))
+        most = PART_BYTES // max(1, row_bytes * max(2, len(matrices))) if isinstance(row_bytes, int) else MOST_ROWS // 2
+        groups = dims.maximum(1, dims.floordiv(rows + (most := max(1, min(MOST_ROWS, most))) - 1, most))
         self.cut = Cut(self.axes, dims.maximum(1, dims.floordiv(rows + groups - 1, groups)))
 
     @staticmethod
-    def size(call: Call, number) -> Size:
+    def size(call: Call, number: Int) -> Size:
         return call.sizes[call.kernel.sizes.index(number)] if isinstance(number, str) else number
 
     def steps(self) -> list[Step]:
         """What is done before the loop, and the loop."""
-        copies, first = in_order(self.calls[0])
-        self.calls = first, *self.calls[1:]
+        copies: list[Step] = []
+        made = {b for c in self.calls for b in c.writes}
+        for k, call in enumerate(self.calls[:-1]):
+            if isinstance(call.kernel, ContractKernel) and not call.reads & made:
+                before, self.calls[k] = in_order(call)
+                copies += before
         return [*copies, self.loop()]
 
     def loop(self) -> Loop:
@@ -105,24 +136,29 @@ class _Chain:
         panels = {b for c in self.calls for b in c.buffers if b.per_thread}
         if any(known[b][-1] == 0 for b in own - panels):
             raise NotCut("a result is not made row by row")
-        inside = panels | {self.scores, self.weights}
-        outside = {b: self.part(b, steps) for b, steps in known.items() if b not in inside and any(s != 0 for s in steps)}
+        inside = panels | self.inside
+        moved = {b: self.part(b, steps) for b, steps in known.items() if b not in inside and any(s != 0 for s in steps)}
         own_parts(inside, self.cut, known)
-        if self.fits_in_place():
-            outside_and_own: dict[Buffer, Buffer] = {**outside, self.weights: self.scores}
-        else:
-            outside_and_own = {**outside}
+        mapping: dict[Buffer, Buffer] = {**moved}
+        scores = self.scores()
+        if scores is not None and self.fits_in_place(scores):
+            mapping[self.weights] = scores
         length = self.cut.count * dims.product(self.axes[:-1])
         leads = (1, 1, *self.axes[:-1])
-        return Loop([], None, with_buffers(calls, outside_and_own), length, False, list(outside.values()), Buffer("count", 8),
+        return Loop([], None, with_buffers(calls, mapping), length, False, list(moved.values()), Buffer("count", 8),
                     Buffer("run", 8), shares=Shares(self.cut.count, *leads[-LEADS:]))
+
+    def scores(self) -> Buffer | None:
+        """The one matrix that weights which only the last call needs are made of."""
+        found = self.calls[0].writes & self.calls[1].reads
+        return next(iter(found)) if len(found) == 1 and len(self.calls) == 3 and self.weights in self.inside else None
 
     def part(self, buffer: Buffer, steps: Steps) -> Part:
         outer, inner, step = (0, 0, *steps)[-LEADS - 1:]
         size = self.cut.part * step if step != 0 else buffer.bytes
         return Part(buffer, size, outer, inner, self.cut.part * step, self.cut.most * step)
 
-    def fits_in_place(self) -> bool:
+    def fits_in_place(self, scores: Buffer) -> bool:
         """Whether the weights may be made in the memory of the scores: once a weight, or what becomes one, is stored, the
         score at the same place is not looked at any more.
         """
@@ -133,9 +169,9 @@ class _Chain:
             for statement in section:
                 if isinstance(statement, Load | Store):
                     buffer = call.buffers[kernel.buffers.index(statement.access.buffer)]
-                    if buffer in (self.scores, self.weights):
+                    if buffer in (scores, self.weights):
                         form.add((statement.access.strides, statement.access.offset, statement.access.dtype))
-                    if stored and buffer is self.scores:
+                    if stored and buffer is scores:
                         return False
                     stored |= buffer is self.weights and isinstance(statement, Store)
         return len(form) == 1
