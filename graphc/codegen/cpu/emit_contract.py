@@ -20,9 +20,7 @@ def emit_contract(kernel: ContractKernel, lanes: int) -> KernelSource:
     single = isinstance(kernel.m, str) and kernel.rows > 1
     s.line(f"width = {width}")
     if kernel.row_vectors:
-        s.open(f"if {kernel.m} == 1:")
-        s.line(f"width = {kernel.row_vectors * lanes}")
-        s.close()
+        s.line(f"width = {kernel.row_vectors * lanes} if {kernel.m} == 1 else width")
     s.line(f"panels = ({kernel.n} + width - 1) // width")
     for name, operand, part in (("a", kernel.a, kernel.rows), ("b", kernel.b, width)):
         if operand.packing:
@@ -54,14 +52,11 @@ def emit_contract(kernel: ContractKernel, lanes: int) -> KernelSource:
     others = [p for p in epilogue.parameters if p not in ("m", "n", "acc", "mask")]
     arguments = [f"a, {kernel.a.free}, {kernel.a.summed}, b, {kernel.b.summed}, {kernel.k}, "
                  f"{kernel.m} - m, {kernel.n} - n, m, n", *others]
-    if kernel.row_vectors:
-        s.open(f"if {kernel.m} == 1:")
-        s.line(f"tile_only_row({', '.join(arguments)})")
-        s.close()
-        s.open("else:")
-    if single:
-        s.open(f"if {kernel.m} - m == 1:")
-        s.line(f"tile_one_row({', '.join(arguments)})")
+    cases = [("tile_only_row", kernel.m)] if kernel.row_vectors else []
+    cases += [("tile_one_row", f"{kernel.m} - m")] if single else []
+    for name, rows in cases:
+        s.open(f"if {rows} == 1:")
+        s.line(f"{name}({', '.join(arguments)})")
         s.close()
         s.open("else:")
     s.line(f"tile({', '.join(arguments)})")
