@@ -6,6 +6,7 @@ has under these numbers.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -27,7 +28,9 @@ def kept_graph(graph: Graph) -> KeptGraph | None:
         return None
     try:
         return KeptGraph(graph)
-    except (NotPortable, UnknownCompiler):
+    except (NotPortable, UnknownCompiler) as e:
+        if options.debug:
+            print(f"graphc: {graph.name}: not kept: {e or 'source files have changed'}", file=sys.stderr)
         return None
 
 

@@ -67,6 +67,12 @@ def host_loop(session):
     return [session.run(y, {x: v, k: n}) for v, n in (([1, 2, 3], 3), ([5], 2), ([1, 2], 0))]
 
 
+def shapes_as_attributes(session):
+    x, y = tf.placeholder(tf.float32, ["N", 4]), tf.placeholder(tf.float32, ["N", 4])
+    z = tf.reshape(tf.transpose(x), y.shape) + tf.zeros(x.shape) + tf.random_uniform(y.get_shape(), 1, 1 + 1e-9, seed=1)
+    return [session.run(z, {x: X[:k], y: X[:k]}) for k in (5, 2)]
+
+
 def second_gradients(session):
     x = tf.placeholder(tf.float64, [None])
     y = tf.reduce_sum(tf.sin(x) * tf.exp(-x * x))
@@ -96,8 +102,8 @@ def large_constants(session):
     return [session.run([tf.gather(table, rows), tf.reduce_sum(table - again)], {rows: [3, 999]})]
 
 
-GRAPHS = [training, named_sizes, loops, branches, host_ops, host_loop, second_gradients, drawn_numbers, half_precision,
-          large_constants]
+GRAPHS = [training, named_sizes, shapes_as_attributes, loops, branches, host_ops, host_loop, second_gradients, drawn_numbers,
+          half_precision, large_constants]
 
 
 def same_bits(a, b):

@@ -4,6 +4,7 @@ import json
 from graphc import compiler
 from graphc.chain import Chain
 from graphc.codegen.build import build
+from graphc.config import options
 from graphc.passes.segment import native_graphs
 from graphc.portable import KeptGraph, named_like
 from graphc.program import Program
@@ -19,6 +20,8 @@ def patch(monkeypatch):
     def built_and_loaded(store, graph, kept, name, arrays):
         found = built(store, graph, kept, name, arrays)
         if kept is None:
+            assert not options.cache or options.dump or options.check or options.debug > 1 or options.explain or any(
+                n.op.is_users for n in graph.nodes()), "the program cannot be kept"
             return found
         loaded = compiler._loaded(store, kept)
         assert loaded is not None, "the program was not kept"

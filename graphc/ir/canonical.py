@@ -44,7 +44,7 @@ class Encoder:
         kind = type(value)
         if value is None or kind in (bool, int, float, str):
             return value
-        if kind is tuple:
+        if isinstance(value, tuple):
             return ["t", *map(self.value, value)]
         if kind is DType:
             return ["d", value.short]
