@@ -32,7 +32,8 @@ def written_and_read(graph):
 
 def sample_graph(op, sample, dtype):
     rng = np.random.default_rng(0)
-    arrays = [spec.array(rng, dtype if spec.dtype is None else None) for spec in sample.inputs]
+    arrays = [a.astype(dtype) if (a := spec.array(rng)).dtype.kind == "f" and spec.dtype is None else a
+              for spec in sample.inputs]
     inputs = tuple(input_node(f"x{k}", TensorType(as_dtype(a.dtype), a.shape)) for k, a in enumerate(arrays))
     with detached():
         node = make(op, inputs, sample.attrs)
@@ -56,7 +57,10 @@ def test_a_whole_graph_is_written_and_read():
     with tf.Graph().as_default():
         x, k = tf.placeholder(tf.float32, [None, "M"], "x"), tf.placeholder(tf.int32, [], "k")
         big = tf.constant(np.arange(600, dtype=np.float32))
-        y = tf.while_loop(lambda i, v: i < k, lambda i, v: (i + 1, tf.nn.dropout(v * tf.cast(tf.shape(v)[1], tf.float32), 0.5)), (0, x))[1]
+
+        def body(i, v):
+            return i + 1, tf.nn.dropout(v * tf.cast(tf.shape(v)[1], tf.float32), 0.5)
+        y = tf.while_loop(lambda i, v: i < k, body, (0, x))[1]
         z = tf.reduce_sum(tf.py_func(np.sin, [y], tf.float32, shape=["A", None])) + tf.reduce_sum(tf.tanh(big))
         graph = capture("whole", [z, tf.gradients(y, x)[0]], [x, k])
     again = written_and_read(graph)
