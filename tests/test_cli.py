@@ -207,7 +207,7 @@ def test_the_graph_used_last_is_taken(script, capfd):
     assert "first" in ran(capfd, "dump", f"{path}:a", "--stage", "built")[1]
 
 
-@pytest.mark.parametrize("ending", ["s.run(y)", "y.eval(session=s)", "s.make_callable(y)()"])
+@pytest.mark.parametrize("ending", ["s.run(y)", "s.run_steps(y, steps=2)", "y.eval(session=s)", "s.make_callable(y)()"])
 def test_every_way_of_running_stops_the_script(script, capfd, ending):
     path = script(f"import graphc as tf\ny = tf.placeholder('float32', [2]) * 3.0\ns = tf.Session()\n{ending}\n1 / 0\n")
     assert ran(capfd, "dump", path)[0] == 0

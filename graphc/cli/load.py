@@ -341,8 +341,8 @@ def _stopping(graphs: dict[Container, None]) -> Iterator[None]:
         original(graph, node)
 
     original = Container.add
-    with (_replaced(Session, "run", run), _replaced(Session, "make_callable", make_callable),
-          _replaced(Container, "add", add)):
+    with (_replaced(Session, "run", run), _replaced(Session, "run_steps", run),
+          _replaced(Session, "make_callable", make_callable), _replaced(Container, "add", add)):
         yield
 
 
