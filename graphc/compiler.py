@@ -14,7 +14,10 @@ from graphc.cache import warn_once
 from graphc.config import options
 from graphc.errors import CompileError, FeedError, GraphcError, ShapeError, report
 from graphc.feeds import violated_equation
+from graphc.ir import dims
+from graphc.ir.dims import Size
 from graphc.ir.graph import Graph, capture, new_dims, substitute, topological
+from graphc.ir.images import FULL, named_batches
 from graphc.ir.interpreter import bind_dims, check_equations, interpret
 from graphc.ir.node import Node, input_node
 from graphc.ir.op import Kind
@@ -25,7 +28,7 @@ from graphc.runtime.layout import Result
 if TYPE_CHECKING:
     from graphc.chain import Chain
     from graphc.runtime.executor import Instance
-    from graphc.steps import Batches, Results
+    from graphc.steps import Batches, Results, Span
 
 
 @dataclass(frozen=True)
@@ -78,9 +81,13 @@ class Compiled:
     def run_steps(self, batches: Batches, results: Results) -> None:
         """Run on each of the batches."""
         for span in batches.spans():
-            for step in range(span.steps):
-                results.add(self.run(batches.feeds(span, step)))
-                results.look()
+            self.run_span(batches, span, results)
+
+    def run_span(self, batches: Batches, span: Span, results: Results) -> None:
+        """Run on batches of one size."""
+        for step in range(span.steps):
+            results.add(self.run(batches.feeds(span, step)))
+            results.look()
 
     @property
     def programs(self) -> Sequence[Program]:
@@ -166,26 +173,25 @@ class Native(Compiled):
             self.last = (*self.last, instance) if same else (instance,)
         return found
 
-    def run_steps(self, batches: Batches, results: Results) -> None:
+    def run_span(self, batches: Batches, span: Span, results: Results) -> None:
         from graphc.runtime.steps import Series
-        for span in batches.spans():
-            series, feeds = None, batches.feeds(span, 0)
-            while series is None or series.done < span.steps:
-                instance = self.instance(feeds)
-                if series is None:
-                    room = results.room(span.steps, instance.output_shapes)
-                    series = Series(batches.arrays, batches.cut, room, span.batch, span.steps, span.row, span.rows, span.order)
-                    before = results.done
-                status = series.run(instance)
-                if status == Result.BUSY:
-                    with self.store.access.writing() if self.written else self.store.access.reading():
-                        status = series.run_one(instance)
-                results.done = before + series.done
-                if series.done:
-                    self.store.initialised.update(self.written)
-                if status == Result.FAILED:
-                    raise self.executable.failure(instance, series.error)
-                results.look()
+        series, feeds = None, batches.feeds(span, 0)
+        while series is None or series.done < span.steps:
+            instance = self.instance(feeds)
+            if series is None:
+                room = results.room(span.steps, instance.output_shapes)
+                series = Series(batches.arrays, batches.cut, room, span.batch, span.steps, span.row, span.rows, span.order)
+                before = results.done
+            status = series.run(instance)
+            if status == Result.BUSY:
+                with self.store.access.writing() if self.written else self.store.access.reading():
+                    status = series.run_one(instance)
+            results.done = before + series.done
+            if series.done:
+                self.store.initialised.update(self.written)
+            if status == Result.FAILED:
+                raise self.executable.failure(instance, series.error)
+            results.look()
 
     def instance(self, arrays: Sequence[np.ndarray]) -> Instance:
         """An instance for feeds of these sizes that nobody runs at the moment."""
@@ -239,6 +245,50 @@ class Chained(Compiled):
         return [np.array(v)[()] for v in found[:len(found) - len(self.written)]]
 
 
+class BySize(Compiled):
+    """One graph as two programs: for batches of images that fill vectors, and for smaller ones. Each is made once, when it is
+    first needed.
+    """
+
+    def __init__(self, store, graph: Graph, batches: Sequence[Size], make: Callable[[frozenset[str]], Compiled]):
+        """batches: the sizes that decide. make: the program for graphs in which the dims of these names are small."""
+        super().__init__(store, graph, State(_variables(graph), [], []))
+        self.batches, self.make = batches, make
+        self.parts: dict[frozenset[str], Compiled] = {}
+
+    @property
+    def programs(self) -> Sequence[Program]:
+        return [p for part in self.parts.values() for p in part.programs]
+
+    def part(self, arrays: Sequence[np.ndarray]) -> Compiled:
+        """The program for feeds of these sizes."""
+        shapes = iter([a.shape for a in arrays])
+        known = [next(shapes) if n.attrs["role"] == "feed" else tuple(n.type.shape) for n in self.origin.inputs]
+        try:
+            env = bind_dims(self.origin.inputs, known)
+        except GraphcError as e:
+            raise self.misfit(arrays, e) from None
+        few = frozenset(name for size in self.batches for name in dims.names(size)
+                        if env.keys() >= {*dims.names(size)} and dims.substitute(size, env) < FULL)
+        with self.store.access.preparing:
+            if few not in self.parts:
+                self.parts[few] = self.make(few)
+            return self.parts[few]
+
+    def run(self, arrays: Sequence[np.ndarray]) -> list:
+        return self.part(arrays).run(arrays)
+
+    def run_span(self, batches: Batches, span: Span, results: Results) -> None:
+        self.part(batches.feeds(span, 0)).run_span(batches, span, results)
+
+    def run_fast(self, values) -> list | None:
+        for part in self.parts.values():
+            found = part.run_fast(values)
+            if found is not None:
+                return found
+        return None
+
+
 def _state(graph: Graph) -> tuple[set[Node], list[Node]]:
     """The handles of the variables whose values a pure graph reads, and of those that it writes."""
     order = graph.nodes()
@@ -281,7 +331,6 @@ def num_threads() -> int:
 
 def compile_graph(store, fetches: Sequence[Node], feeds: Sequence[Node], arrays: Sequence[np.ndarray]) -> Compiled:
     """The program that computes `fetches` from `feeds`; `arrays` are the first feeds, for the value check."""
-    start = time.perf_counter()
     name = _program_name(fetches)
     graph = fed_variables(captured(name, fetches, feeds), feeds)
     check_feeds(graph, feeds)
@@ -290,10 +339,23 @@ def compile_graph(store, fetches: Sequence[Node], feeds: Sequence[Node], arrays:
         return Interpreted(store, graph, meaning(graph, name))
     if options.device != "cpu":
         raise report(CompileError, f"there is no device {options.device!r}", rule="the devices are cpu and numpy")
-    kept = kept_graph(graph)
+    batches = named_batches(graph)
+    if not batches:
+        return _compiled(store, graph, name, arrays, frozenset())
+    found = BySize(store, graph, batches, lambda few: _compiled(store, graph, name, arrays, few))
+    found.part(arrays)
+    return found
+
+
+def _compiled(store, graph: Graph, name: str, arrays: Sequence[np.ndarray], few: frozenset[str]) -> Compiled:
+    """The program of a captured graph, in which the dims of the names `few` are small: an earlier process made it, or it is
+    made now.
+    """
+    start = time.perf_counter()
+    kept = kept_graph(graph, few)
     found = _loaded(store, kept) if kept else None
     if found is None:
-        found = _built(store, graph, kept, name, arrays)
+        found = _built(store, graph, kept, name, arrays, few)
         how = "built"
     else:
         how = "loaded"
@@ -307,10 +369,11 @@ def compile_graph(store, fetches: Sequence[Node], feeds: Sequence[Node], arrays:
     return found
 
 
-def _built(store, graph: Graph, kept: KeptGraph | None, name: str, arrays: Sequence[np.ndarray]) -> Compiled:
+def _built(store, graph: Graph, kept: KeptGraph | None, name: str, arrays: Sequence[np.ndarray],
+           few: frozenset[str]) -> Compiled:
     """The program of a graph, made by passes and code generation, and kept for the next process."""
     from graphc.making import make
-    fused, programs = make(store, graph, kept, name, arrays)
+    fused, programs = make(store, graph, kept, name, arrays, few)
     state = State.of(fused)
     if fused in programs:
         return Native(store, graph, state, programs[fused], fused)

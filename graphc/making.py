@@ -13,6 +13,7 @@ from graphc.errors import CompileError, report
 from graphc.ir.canonical import NotPortable
 from graphc.ir.graph import Graph
 from graphc.ir.types import float_info, kind_of
+from graphc.passes.layout import layout
 from graphc.passes.manager import Dumper, Instrument, ValueCheck, run_passes, standard_instruments
 from graphc.passes.pipeline import PIPELINE, SEMANTICS
 from graphc.passes.segment import native_graphs
@@ -26,18 +27,18 @@ def meaning(graph: Graph, name: str) -> Graph:
 
 
 def make(store, graph: Graph, kept: KeptGraph | None, name: str,
-         arrays: Sequence[np.ndarray]) -> tuple[Graph, dict[Graph, Program]]:
+         arrays: Sequence[np.ndarray], few: frozenset[str]) -> tuple[Graph, dict[Graph, Program]]:
     """(what the passes make of a graph, the programs of its `native_graphs`), which another process can load if it is kept.
 
-    arrays: the first feeds, for the value check.
+    arrays: the first feeds, for the value check. few: names of dims that are small: no batch fills vectors.
     """
     instruments = standard_instruments(name, PIPELINE)
     if options.check >= 2:
         instruments.append(_value_check(store, graph, arrays))
     watched = kept.form.watched() if kept else graph
-    fused = run_passes(watched, PIPELINE, instruments)
+    fused = run_passes(watched, [p for p in PIPELINE if p is not layout] if few else PIPELINE, instruments)
     folder = _kernel_folder(instruments)
-    programs = {body: build(body, folder) for body in native_graphs(fused)}
+    programs = {body: build(body, folder, few) for body in native_graphs(fused)}
     if kept:
         _keep(kept, watched, fused, programs)
         programs = {body: kept.with_lines(program) for body, program in programs.items()}

@@ -22,12 +22,14 @@ from graphc.ir.op import WatchedArray
 from graphc.program import Program, plain_array
 
 
-def kept_graph(graph: Graph) -> KeptGraph | None:
-    """The graph, if programs of it are kept: not where an option asks to see how they are made."""
+def kept_graph(graph: Graph, few: frozenset[str]) -> KeptGraph | None:
+    """The graph, if programs of it, made for small sizes of the dims `few`, are kept: not where an option asks to see how they
+    are made.
+    """
     if not options.cache or options.dump or options.check or options.debug > 1 or options.explain:
         return None
     try:
-        return KeptGraph(graph)
+        return KeptGraph(graph, few)
     except (NotPortable, UnknownCompiler) as e:
         if options.debug:
             print(f"graphc: {graph.name}: not kept: {e or 'source files have changed'}", file=sys.stderr)
@@ -37,10 +39,11 @@ def kept_graph(graph: Graph) -> KeptGraph | None:
 class KeptGraph:
     """A graph whose program may be in the cache."""
 
-    def __init__(self, graph: Graph):
+    def __init__(self, graph: Graph, few: frozenset[str] = frozenset()):
         self.graph = graph
         self.form = Canonical(graph)
-        self.key = _digest(fingerprint(), ",".join(options.skip), self.form.text)
+        small = ",".join(sorted(self.form.dims.get(name, name) for name in few))
+        self.key = _digest(fingerprint(), ",".join(options.skip), small, self.form.text)
 
     def load(self) -> tuple[dict, list[bytes]] | None:
         """The document that is kept for the graph. Where its program depends on the elements of large constants, those are a

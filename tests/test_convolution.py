@@ -7,6 +7,7 @@ import pytest
 
 import graphc as tf
 from graphc import nn
+from graphc.codegen.build import lower
 from graphc.ir import dims
 from graphc.ir.container import Graph
 from graphc.ir.graph import capture
@@ -324,6 +325,68 @@ def test_a_network_with_the_batch_innermost(batch, data_format, padding):
     for skip in ((), ("layout",)):
         for got, wanted in zip(CompiledGraph(graph, skip)(values), want, strict=True):
             np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-3 * np.abs(wanted).max())
+
+
+def test_small_and_large_batches_of_one_graph():
+    """A session makes one program for batches that fill vectors and one for smaller ones, each when it is first needed."""
+    w, v = random(3, 3, 2, 5).astype("float32"), random(2, 3, 5, 20).astype("float32")
+    graph = tf.Graph()
+    with graph.as_default():
+        x = tf.placeholder(tf.float32, [None, 7, 9, 2])
+        y = nn.relu(nn.conv2d(nn.max_pool(nn.conv2d(x, w, 1, "SAME"), 2, 2, "VALID"), v, 1, "SAME"))
+    with tf.Session(graph=graph) as session:
+        call = session.make_callable(y, [x])
+        for batch, programs in ((3, 1), (1, 1), (0, 1), (17, 2), (15, 2), (16, 2), (81, 2)):
+            image = random(batch, 7, 9, 2).astype("float32")
+            with graph.as_default():
+                want, = interpret(capture("net", [y], [x]), [image])
+            for found in (session.run(y, {x: image}), call(image)):
+                np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-4)
+            compiled, = session._compiled.values()
+            assert len(compiled.parts) == programs
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_rows_at_the_edge_of_few_images(size, stride):
+    """Lanes run along channels, rows of tiles along the image: at its edges not all terms exist, in small images nowhere."""
+    x, w = random(1, size, size + 6, 4), random(5, 5, 4, 17)
+    for dilation in (1, 3) if stride == 1 else (1,):
+        got = evaluated(lambda x, w, d=dilation: nn.conv2d(x, w, stride, "SAME", dilations=d), x, w)
+        want = convolved(x, w, (stride, stride), (dilation, dilation), "SAME")
+        np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(40, 14, 13, 3), (2, 40, 41, 4)])
+@pytest.mark.parametrize(("padding", "stride"), [("SAME", 1), ("SAME", 2), ("VALID", 1)])
+def test_a_long_sum_in_chunks(shape, padding, stride):
+    """The gradient by a small filter sums over all pixels of all images: tiles take turns."""
+    x, w = random(*shape).astype("float32"), random(3, 3, shape[-1], 7).astype("float32")
+    with Graph().as_default():
+        inputs = [tf.placeholder(tf.float32, [None, *shape[1:]]), tf.placeholder(tf.float32, w.shape)]
+        y = nn.conv2d(nn.relu(nn.conv2d(*inputs, stride, padding)), random(1, 1, 7, 5).astype("float32"), 1, "SAME")
+        graph = capture("gradient", tf.gradients(tf.reduce_sum(tf.square(y)), inputs), inputs)
+    program = CompiledGraph(graph)
+    kernels = [r.call.kernel for r in lower(run_passes(graph, PIPELINE))[1].calls]
+    assert any(getattr(k, "chunk", 0) for k in kernels)
+    want = interpret(differentiate(graph), [x, w])
+    for got, wanted in zip(program([x, w]), want, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-4 * np.abs(wanted).max())
+
+
+def test_a_step_of_momentum_changes_variables_where_they_are():
+    """Nothing is copied at the end, and the numbers of a window's elements are not kept."""
+    with tf.Graph().as_default():
+        x = tf.placeholder(tf.float32, [32, 8, 8, 1])
+        y = nn.max_pool(nn.conv2d(x, tf.Variable(random(3, 3, 1, 4).astype("float32")), 1, "VALID"), 2, 2, "VALID")
+        w = tf.Variable(random(36, 3).astype("float32"))
+        loss = tf.reduce_mean(tf.square(tf.matmul(tf.reshape(y, [32, 36]), w)))
+        step = tf.train.MomentumOptimizer(0.1, 0.5).minimize(loss)
+        _, plan = lower(run_passes(capture("step", [loss, step], [x]), PIPELINE))
+    copies = [r.call for r in plan.calls if r.call.kernel.name == "copy"]
+    assert len(plan.aliases) == 4 and all(set(c.reads) <= set(plan.feeds) for c in copies)
+    kept = [b for r in plan.calls for b in r.call.writes if b.node is not None and b.node.type.dtype.name == "int32"]
+    assert all(b.node.type.elements <= 32 * 9 * 4 for b in kept)
 
 
 # bad inputs ----------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from graphc.cli.load import InputError, Loaded, load, note
 from graphc.cli.measure import Memory, Times, Work, memory_of, time_calls, time_kernels, work_of
 from graphc.cli.stages import Stages
 from graphc.codegen.build import build, lower
-from graphc.compiler import Chained
+from graphc.compiler import BySize, Chained
 from graphc.config import options
 from graphc.errors import RunError, report
 from graphc.ir import dims
@@ -190,6 +190,8 @@ def _of_script(loaded: Loaded, feeds: Sequence[Node], arrays: list[np.ndarray]) 
     start = time.perf_counter()
     compiled = session.compiled(fetches, tuple(feeds), arrays)
     seconds = time.perf_counter() - start
+    if isinstance(compiled, BySize):
+        compiled = compiled.part(arrays)
     parts = compiled.chain.parts(arrays) if isinstance(compiled, Chained) else [
         (compiled.executable, compiled.graph, arrays)]  # type: ignore[attr-defined]
     call = session.make_callable(list(fetches), list(feeds))

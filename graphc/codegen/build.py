@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from graphc.codegen.control import Part, Row, times
@@ -136,9 +137,9 @@ def _key(kernel: Kernel) -> tuple[Kernel, int]:
     return kernel, cpu_target().vector_bytes
 
 
-def build(graph: Graph, dump: Path | None = None) -> Program:
-    """The program of a fused graph."""
-    lowered, plan = lower(graph)
+def build(graph: Graph, dump: Path | None = None, few: frozenset[str] = frozenset()) -> Program:
+    """The program of a fused graph, made for small sizes of the dims of the names `few`."""
+    lowered, plan = lower(graph, replace(cpu_target(), few=few))
     compile_kernels(r.call.kernel for r in plan.calls)
     objects = dict(compile_kernel(r.call.kernel) for r in plan.calls)
     if dump is not None:

@@ -13,8 +13,7 @@ from graphc.codegen.control import Loop, Part, Shares, Step, with_buffers
 from graphc.codegen.copies import copy_call, stand_in
 from graphc.codegen.cuts import Cut, NotCut, Steps, cut_calls, own_parts
 from graphc.codegen.kernel import Access, ContractKernel, Int, Load, LoopKernel, Store
-from graphc.codegen.lower import Buffer, Call
-from graphc.codegen.order import typical
+from graphc.codegen.lower import Buffer, Call, typical
 from graphc.ir import dims
 from graphc.ir.dims import Size
 from graphc.ir.types import BY_SHORT, TensorType

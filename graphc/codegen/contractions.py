@@ -253,13 +253,13 @@ def choose_tile(m: Size, n: Size, lanes: int, registers: int) -> tuple[int, int]
     rows_wanted = m if isinstance(m, int) and m > 0 else big
     columns_wanted = n if isinstance(n, int) and n > 0 else big
     best, choice = float("inf"), (1, 1)
-    for vectors in range(1, 5):
-        for rows in range(1, 17):
+    for vectors in range(1, 5 if lanes > 1 else 9):
+        for rows in range(1, min(16, rows_wanted) + 1):
             if rows * vectors + vectors + 1 > registers or vectors > 1 and (vectors - 1) * lanes >= columns_wanted:
                 continue
             padded = -(-rows_wanted // rows) * rows * -(-columns_wanted // (vectors * lanes)) * vectors * lanes
             latency = max(1.0, 8 / (rows * vectors))           # a chain of multiply-adds needs about 8 in flight
-            loads = 1 + 0.15 * (rows + 2 * vectors) / (rows * vectors)
+            loads = 1 + 0.15 * (rows + min(lanes, 2) * vectors) / (rows * vectors)
             cost = padded * latency * loads
             if cost < best:
                 best, choice = cost, (rows, vectors)

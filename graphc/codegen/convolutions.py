@@ -6,14 +6,15 @@ nothing is left of the window. Else the summed axis has, at each point of the ot
 """
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from graphc.codegen.contractions import choose_tile
 from graphc.codegen.copies import copy_call, stand_in
-from graphc.codegen.kernel import Access, Compute, Span, Sum, WindowKernel
+from graphc.codegen.kernel import GROUP, Access, Compute, Span, Sum, WindowKernel
 from graphc.codegen.loops import spread
-from graphc.codegen.lower import Buffer, Call, Parameters, Target
+from graphc.codegen.lower import Buffer, Call, Parameters, Target, typical
 from graphc.codegen.statements import Strides, Writer
 from graphc.ir import dims
 from graphc.ir.dims import Size
@@ -23,8 +24,12 @@ from graphc.ir.types import TensorType
 from graphc.passes.products import Product
 from graphc.passes.regions import Source, contiguous, source_of
 
+PAIRED = 2.0        # how much longer a multiply-add takes that loads both factors
+EDGE = 4.0          # how much longer a row takes by itself than in a tile
 SCATTERED = 6.0     # how much dearer an element is that lanes write one by one, in multiply-adds
 COPIED = 4.0        # and an element of an operand that is copied first
+NEAR = 48 << 10     # bytes that a tile may read before the next tile reads much of the same
+MANY = 2048         # a sum of fewer terms is made at once
 LARGE = 512         # what an unknown size counts as
 
 
@@ -63,16 +68,18 @@ class _Choice:
     columns: str | None
     lanes: str | None
     tile: tuple[int, int]
+    paired: bool = False    # `columns` is on both operands
 
 
 class WindowLowering:
     """Turns a region around a contraction with windows into kernel calls: copies of operands, then the sums."""
 
     def __init__(self, name: str, product: Product, inside: Collection[Node], buffers: Mapping[Node, Buffer], target: Target,
-                 line=None):
+                 copied: dict[tuple, Buffer], line=None):
+        """copied: see `copy`."""
         anchor, region = product.anchor, product.epilogue
         self.name, self.region, self.anchor, self.buffers = name, region, anchor, dict(buffers)
-        self.target, self.line = target, line
+        self.target, self.copied, self.line = target, copied, line
         types = tuple(i.type for i in anchor.inputs)
         labels_a, labels_b, out = anchor.op.rule.labels(types, anchor.attrs)
         self.sizes = {x: d for labels, t in zip((labels_a, labels_b, out), (*types, anchor.type), strict=True)
@@ -138,8 +145,8 @@ class WindowLowering:
 
     def wanted_last(self, choice: _Choice) -> list[tuple[int, str | None]]:
         """(operand, label that must be contiguous in it)."""
-        if choice.lanes is not None:
-            return [(0, choice.lanes), (1, choice.lanes)]
+        if choice.lanes is not None or choice.paired:
+            return [(side, choice.lanes or choice.columns) for side in (0, 1)]
         return [(1 - choice.first, choice.columns)]
 
     def own(self, side: int) -> list:
@@ -147,6 +154,22 @@ class WindowLowering:
         fixed = {b.item for b in self.bounded}
         other = self.operands[1 - side].strides
         return [x for x in self.out if x in self.operands[side].strides and x not in other and x not in fixed and self.live(x)]
+
+    def crossing(self, side: int) -> list:
+        """The labels of the result that move one operand alone, by a window which leaves its array near both ends."""
+        other = self.operands[1 - side].strides
+        return [b.item for b in self.bounded if b.side == side and b.divisor == 1 and b.item in self.out
+                and b.item not in other and self.live(b.item)]
+
+    def inner(self, label) -> tuple[Size, float]:
+        """(number of places of a window that lie inside its array, how much longer all take than if all did)."""
+        b = next(b for b in self.bounded if b.item == label)
+        size, reach, numbers = self.sizes[label], self.sizes[b.summed], (b.offset, b.limit)
+        if not all(isinstance(v, int) for v in (size, reach, *numbers)):
+            return size, 1.0
+        whole = sum(min(at, at + b.step * (reach - 1)) >= 0 and max(at, at + b.step * (reach - 1)) < b.limit
+                    for at in range(b.offset, b.offset + b.scale * size, b.scale))
+        return whole or 1, (whole + EDGE * (size - whole)) / size
 
     def choose(self) -> _Choice:
         """The assignment of labels that costs least: filled tiles, few copies, stores in order."""
@@ -157,12 +180,18 @@ class WindowLowering:
         """Lanes along a label of the result."""
         found = []
         tied = {x for w in self.windows for x in (w.position, w.output, w.tap)}
-        for columns in [x for x in self.own(1 - first) if x not in tied]:
-            for rows in [*self.own(first), None]:
-                m, n = (1 if x is None else self.sizes[x] for x in (rows, columns))
+        own = [x for x in self.own(1 - first) if x not in tied]
+        shared = [x for x in self.out if x not in tied and self.live(x) and all(x in o.strides for o in self.operands)]
+        for columns in [*own, *shared]:
+            for rows in [*self.own(first), *self.crossing(first), None]:
+                m, n, longer = self.guessed(rows), self.guessed(columns), 1.0
+                if rows in self.crossing(first):
+                    m, longer = self.inner(rows)
                 tile = choose_tile(m, n, self.lanes, self.target.registers)
-                cost = tile_cost(m, n, tile, self.lanes) + self.moving(1 - first, columns) + self.storing(columns)
-                found.append(_Choice(cost, first, rows, columns, None, tile))
+                cost = tile_cost(m, n, tile, self.lanes) * longer + self.moving(1 - first, columns) + self.storing(columns)
+                if columns in shared:
+                    cost += PAIRED - 1 + self.moving(first, columns)
+                found.append(_Choice(cost, first, rows, columns, None, tile, columns in shared))
         return found
 
     def dots(self, first: int) -> list[_Choice]:
@@ -173,43 +202,58 @@ class WindowLowering:
         for lanes in both:
             for rows in [*self.own(first), None]:
                 for columns in [*self.own(1 - first), None]:
-                    m, n, k = (1 if x is None else self.sizes[x] for x in (rows, columns, lanes))
+                    m, n, k = self.guessed(rows), self.guessed(columns), self.guessed(lanes)
                     tile = choose_tile(m, n, 1, self.target.registers - 1)
                     filled = max(_number(k), 1) / (-(-max(_number(k), 1) // self.lanes) * self.lanes)
                     cost = tile_cost(m, n, tile, 1) / filled + self.moving(0, lanes) + self.moving(1, lanes) + self.joining()
                     found.append(_Choice(cost, first, rows, columns, lanes, tile))
         return found
 
+    def guessed(self, label) -> Size:
+        """The size of a label as far as it is known; 1 of no label."""
+        return 1 if label is None else self.known(self.sizes[label])
+
+    def known(self, size: Size) -> Size:
+        """A size; a batch that will be small counts as one image."""
+        return dims.substitute(size, dict.fromkeys(self.target.few, 1))
+
+    def number(self, size: Size) -> int:
+        """What a size counts as."""
+        return _number(self.known(size))
+
     def work(self) -> float:
         """Multiply-adds."""
-        return _number(dims.product(self.sizes[x] for x in (*self.out, *self.summed)))
+        return self.number(dims.product(self.sizes[x] for x in (*self.out, *self.summed)))
 
     def moving(self, side: int, label) -> float:
         """The cost of a copy of an operand in which `label` is last, where it needs one, for each multiply-add."""
         operand = self.operands[side]
         if operand.strides.get(label, 1) == 1:
             return 0.0
-        return COPIED * self.lanes * _number(self.anchor.inputs[side].type.elements) / max(self.work(), 1)
+        return COPIED * self.lanes * self.number(self.anchor.inputs[side].type.elements) / max(self.work(), 1)
 
     def storing(self, columns) -> float:
         """The cost of stores that are not in order, for each multiply-add."""
         strides = [spread(self.region, self.region.stored(n)[0], self.region.placement[n])[self.axis_of[columns]]
                    for n in self.region.outputs]
-        return sum(s != 1 for s in strides) * SCATTERED * self.lanes * _number(self.anchor.type.elements) / max(self.work(), 1)
+        return sum(s != 1 for s in strides) * self.joining()
 
     def joining(self) -> float:
         """The cost of the sums across lanes, for each multiply-add."""
-        return SCATTERED * self.lanes * _number(self.anchor.type.elements) / max(self.work(), 1)
+        return SCATTERED * self.lanes * self.number(self.anchor.type.elements) / max(self.work(), 1)
 
     def copy(self, side: int, label) -> None:
-        """Copy an operand to memory in which `label` is last."""
+        """Copy an operand to memory in which `label` is last, unless another convolution has done so."""
         operand, node = self.operands[side], self.anchor.inputs[side]
         order = sorted(range(len(operand.labels)), key=lambda k: operand.labels[k] == label)
         shape = tuple(node.type.shape[k] for k in order)
         value = stand_in(TensorType(node.type.dtype, shape))
-        buffer = Buffer(f"{self.name}_copy", dims.product(shape) * node.type.dtype.size)
         source = Source(operand.source.node, tuple(operand.source.strides[k] for k in order), operand.source.offset)
-        self.copies.append(copy_call("copy", value, source, self.buffers[source.node], buffer, line=self.line))
+        key = self.buffers[source.node], shape, source.strides, source.offset
+        buffer = self.copied.get(key)
+        if buffer is None:
+            buffer = self.copied[key] = Buffer(f"{self.name}_copy", dims.product(shape) * node.type.dtype.size)
+            self.copies.append(copy_call("copy", value, source, self.buffers[source.node], buffer, line=self.line))
         self.buffers[value] = buffer
         self.operands[side] = _Operand(Source(value, contiguous(shape), 0), tuple(operand.labels[k] for k in order))
         self.place_operands()
@@ -221,6 +265,7 @@ class WindowLowering:
         a, b = self.operands[choice.first], self.operands[1 - choice.first]
         loops = sorted((x for x in self.out if self.live(x) and x not in (choice.rows, choice.columns)), key=self.outer_first)
         names = {x: f"b{k}" for k, x in enumerate(loops)}
+        crossed = [b for b in self.bounded if b.item == choice.rows]
         groups = [(names[x], [x]) for x in loops]
         groups += [(axis, [] if x is None else [x]) for axis, x in (("m", choice.rows), ("n", choice.columns))]
         axes = [(name, [self.axis_of[x] for x in group]) for name, group in groups]
@@ -236,17 +281,32 @@ class WindowLowering:
         m, n = (1 if x is None else self.sizes[x] for x in (choice.rows, choice.columns))
         rows, vectors = choice.tile
         width = vectors * (1 if choice.lanes is not None else self.lanes)
-        sums = self.sums(parameters, a, b, choice, names)
-        free = [0 if x is None else parameters.size(o.strides[x]) for o, x in ((a, choice.rows), (b, choice.columns))]
+        sums = self.sums(parameters, a, b, choice, {**names, **{w.item: "m" for w in crossed}})
+        free = [parameters.size(w.scale * a.strides[w.label]) for w in crossed] or \
+            [0 if choice.rows is None else parameters.size(a.strides[choice.rows])]
+        free.append(0 if choice.columns is None else parameters.size(b.strides[choice.columns]))
         axes_out = tuple((names[x], parameters.size(self.sizes[x], keep=())) for x in loops)
+        chunk = self.chunk(sums, rows + width, parameters)
+        totals = Buffer(f"{self.name}_totals", GROUP * rows * vectors * self.target.vector_bytes, per_thread=True)
         kernel = WindowKernel(
             self.name, (), (), self.dtype.short, axes_out,
             parameters.size(m, keep=(1,)), parameters.size(n, keep=(1,)), sums, places[0], free[0], places[1], free[1], rows,
             vectors, choice.lanes is not None, isinstance(n, int) and n % width == 0, tuple(epilogue),
-            8 if self.dtype.size == 8 else 4, bool(parameters.failures))
+            8 if self.dtype.size == 8 else 4, next((self.bounded.index(w) for w in crossed), -1), chunk,
+            parameters.buffer(totals, write=True) if chunk else "", choice.paired, bool(parameters.failures))
         kernel = replace(kernel, buffers=parameters.buffer_names, sizes=parameters.size_names)
         return parameters.call(kernel, operations=2 * dims.product(self.sizes[x] for x in (*self.out, *self.summed)),
                                location=self.line)
+
+    def chunk(self, sums: Sequence[Sum], free: int, parameters: Parameters) -> int:
+        """How many steps of the first sum a tile with `free` rows and columns takes before the next tile's turn; 0: all."""
+        sizes = [typical(self.known(parameters.sizes[int(s.size[1:])] if isinstance(s.size, str) else s.size)) for s in sums]
+        read = free * self.dtype.size * math.prod(sizes)
+        span = sums[0].span if sums else None
+        if len(sums) < 2 or math.prod(sizes) < MANY or span and span.divisor > 1:
+            return 0
+        found = max(1, NEAR * sizes[0] // read)
+        return found if found < sizes[0] else 0
 
     def outer_first(self, label) -> float:
         """Sorts loops by how far they move in the result."""
@@ -277,6 +337,7 @@ class WindowLowering:
 
 
 def _number(size: Size) -> int:
+    """What a size counts as."""
     return size if isinstance(size, int) else int(dims.substitute(size, dict.fromkeys(dims.names(size), LARGE)))
 
 

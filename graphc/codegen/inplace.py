@@ -2,9 +2,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from graphc.codegen.kernel import Load, LoopKernel, Store, statements
+from graphc.codegen.kernel import ContractKernel, Kernel, Load, LoopKernel, Store, WindowKernel, statements
 from graphc.codegen.lower import Buffer, Call
 
 if TYPE_CHECKING:
@@ -57,13 +58,28 @@ def is_needless(step: Step, real: Callable[[Buffer], Buffer] = lambda b: b) -> b
 
 
 def _elementwise(call: Call, old: Buffer, new: Buffer) -> bool:
-    """Whether a kernel reads `old` only at the very element of `new` that it writes next."""
+    """Whether a kernel reads `old` only at the very element of `new` that it writes next, once for each: a loop kernel for each
+    row, a contraction in its epilogue.
+    """
     kernel = call.kernel
-    if not isinstance(kernel, LoopKernel) or kernel.phases:
+    if isinstance(kernel, LoopKernel) and not kernel.chunk:
+        single = [*kernel.before, *(s for phase in kernel.phases for s in phase.after)]
+    elif isinstance(kernel, ContractKernel | WindowKernel):
+        single = list(kernel.epilogue)
+    else:
         return False
     place = {b: f"a{k}" for k, b in enumerate(call.buffers)}
-    loads = [s.access for s in statements(kernel) if isinstance(s, Load) and s.access.buffer == place[old]]
-    stores = [s.access for s in statements(kernel) if isinstance(s, Store) and s.access.buffer == place[new]]
-    indexed = any(getattr(s, "index", "") for s in statements(kernel))
-    return not indexed and len(stores) == 1 and all(
-        (a.strides, a.offset, a.dtype) == (stores[0].strides, stores[0].offset, stores[0].dtype) for a in loads)
+    touches = [s for s in statements(kernel) if isinstance(s, Load | Store) and s.access.buffer in (place[old], place[new])]
+    if any(s not in single or s.index for s in touches) or place[old] in _operands(kernel):
+        return False
+    loads = [s.access for s in touches if isinstance(s, Load)]
+    *_, last = touches
+    return isinstance(last, Store) and len(touches) == len(loads) + 1 and all(
+        replace(last.access, buffer=place[old]) == access for access in loads)
+
+
+def _operands(kernel: Kernel) -> list[str]:
+    """The buffers that a contraction's operands are in."""
+    if isinstance(kernel, ContractKernel):
+        return [kernel.a.access.buffer, kernel.b.access.buffer]
+    return [kernel.a.buffer, kernel.b.buffer] if isinstance(kernel, WindowKernel) else []

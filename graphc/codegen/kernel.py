@@ -277,7 +277,7 @@ class Span:
     """
 
     moved: str
-    axis: str       # a loop; "" where only one element of it exists
+    axis: str       # a loop, or "m"; "" where only one element of it exists
     scale: int
     step: int
     offset: Int
@@ -296,13 +296,23 @@ class Sum:
     span: Span | None = None
 
 
+GROUP = 128     # tiles of a WindowKernel whose sums are kept in memory
+
+
 @dataclass(frozen=True)
 class WindowKernel:
     """C[loops, m, n] = sum over `sums` of A[loops, m, sums] B[loops, n, sums], then `epilogue` on each element, named "acc".
 
     A convolution. Nothing is packed: operands are read where they are, and only where they are. Lanes run along n, or with
-    `dot` along the last of `sums`: then a tile has `vectors` elements of n, each the sum of a vector's lanes. full: n is a
-    multiple of the tile. Sums run over each axis in order, in blocks.
+    `dot` along the last of `sums`: then a tile has `vectors` elements of n, each the sum of a vector's lanes. Sums run over
+    each axis in order, in blocks.
+
+    paired  A varies along n, too, one element after the other, as in a convolution of each channel by itself.
+    full    n is a multiple of the tile.
+    edge    number of the one span that varies along m, so that rows whose terms do not all exist are computed one at a time;
+            -1 if none does.
+    chunk   with it, a group of tiles goes over so many steps of the first of `sums` before it takes the next ones, so that what
+            tiles share stays in a near cache; the sums of a thread's group are kept in `totals`.
     """
 
     name: str = field(compare=False)
@@ -323,6 +333,10 @@ class WindowKernel:
     full: bool
     epilogue: tuple[Statement, ...]
     item_bytes: int
+    edge: int = -1
+    chunk: Int = 0
+    totals: str = ""
+    paired: bool = False
     may_fail: bool = False
 
 
@@ -414,7 +428,8 @@ def _recurrence_lines(kernel: RecurrenceKernel) -> list[str]:
 def _window_lines(kernel: WindowKernel) -> list[str]:
     loops = "".join(f"{a}<{n}, " for a, n in kernel.loops)
     lines = [f"  for {loops}m<{kernel.m}, n<{kernel.n}: acc = sum over k of a * b"
-             f"  # tile {kernel.rows}x{kernel.vectors} {'sums of vectors' if kernel.dot else 'vectors'}"]
+             f"  # tile {kernel.rows}x{kernel.vectors} {'sums of vectors' if kernel.dot else 'vectors'}"
+             + (f", {kernel.chunk} of k0 at a time" if kernel.chunk else "")]
     for side, access, free in (("a", kernel.a, kernel.a_free), ("b", kernel.b, kernel.b_free)):
         terms = "".join(f" + {getattr(s, side)}*k{k}" for k, s in enumerate(kernel.sums) if getattr(s, side) != 0)
         lines.append(f"    {side}: {_at(access, '', 0)[:-1]} + {free}*{'m' if side == 'a' else 'n'}{terms}]")

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from graphc.codegen.kernel import Accumulator, LoopKernel, Phase, Statement
-from graphc.codegen.lower import Buffer, Call, Parameters
+from graphc.codegen.lower import Buffer, Call, Parameters, typical
 from graphc.codegen.statements import Strides, Writer, accumulator_of, item_bytes
 from graphc.ir import dims
 from graphc.ir.dims import Size
@@ -17,6 +17,7 @@ from graphc.passes.regions import Region, contiguous
 BLOCK = 4096            # elements that are summed before the sum is added to the total: accuracy, and chunks of work
 SMALL = 4 * BLOCK       # a whole-array reduction of at most so many elements is one kernel
 ACROSS = 16             # vector instructions that fill a vector with elements that do not lie together
+FEW = 16                # elements that do not fill vectors
 STREAM_BYTES = 16 << 20  # results larger than this bypass the caches
 
 
@@ -41,7 +42,17 @@ class LoopLowering:
                 else:
                     groups.append([axis])
             return groups
-        return merged(self.region.parallel), merged(sorted(self.region.reduced))
+        return merged(self.region.parallel), merged(self.reduced_axes())
+
+    def reduced_axes(self) -> list[int]:
+        """The reduced axes as they lie in the largest load: the last one moves least in memory."""
+        axes = sorted(self.region.reduced)
+        found = [spread(self.region, s.strides, self.region.placement[n]) for n, s in self.region.loads.items()
+                 if n in self.region.placement]
+        main = max(found, key=lambda s: sum(s[a] != 0 for a in axes), default=None)
+        if main is None or any(main[a] == 0 for a in axes):
+            return axes
+        return sorted(axes, key=lambda a: -abs(typical(main[a])))
 
     def along_reduced(self) -> bool:
         """Whether lanes run along the last reduced axis: where more loads are contiguous, first of those that vary along both
@@ -52,12 +63,15 @@ class LoopLowering:
             return False
         if not region.parallel:
             return True
-        parallel, reduced = region.parallel[-1], max(region.reduced)
+        parallel, reduced = region.parallel[-1], self.reduced_axes()[-1]
         loads = [spread(region, s.strides, region.placement[n]) for n, s in region.loads.items() if n in region.placement]
         for considered in ([s for s in loads if s[parallel] != 0 and s[reduced] != 0], loads):
             votes = sum((s[reduced] == 1) - (s[parallel] == 1) for s in considered)
             if votes:
                 return votes > 0
+        few = region.sizes[reduced]
+        if isinstance(few, int) and few < FEW and few < typical(region.sizes[parallel]):
+            return False
         return reduced > parallel
 
     # kernels -----------------------------------------------------------------------------------------------------------
@@ -107,7 +121,7 @@ class LoopLowering:
     def cost(self) -> int:
         """About how many vector instructions a point of the domain costs; what lanes read across costs one for each."""
         region = self.region
-        last = max(region.reduced) if self.along_reduced() else region.parallel[-1] if region.parallel else None
+        last = self.reduced_axes()[-1] if self.along_reduced() else region.parallel[-1] if region.parallel else None
         across = sum(last is not None and spread(region, s.strides, region.placement[n])[last] not in (0, 1)
                      for n, s in region.loads.items() if n in region.placement)
         return (sum(n.op.rule.cost if n.op.kind is Kind.ELEMENTWISE else 1 for n in region.nodes) or 1) + ACROSS * across

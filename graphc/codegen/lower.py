@@ -10,17 +10,19 @@ from graphc.ir.dims import Size
 from graphc.ir.node import Node
 
 THREADS = dims.name("threads_")     # a size that the runtime knows
+TYPICAL = 64            # the size that an unknown dim is taken to have where one must be guessed
 
 
 @dataclass(frozen=True)
 class Target:
     """What lowering must know about the machine: the size and number of vector registers, and whether loads under a mask
-    cost no more than others.
+    cost no more than others; and about the feeds: names of dims that will be `few`, less than a vector.
     """
 
     vector_bytes: int
     registers: int
     cheap_masks: bool
+    few: frozenset[str] = frozenset()
 
 
 @dataclass(eq=False)
@@ -112,3 +114,8 @@ class Parameters:
         """The call of `kernel` on the collected parameters."""
         return Call(kernel, tuple(self.buffers), tuple(self.sizes), frozenset(self.reads), frozenset(self.writes),
                     tuple(self.failures), **details)
+
+
+def typical(size: Size) -> int:
+    """A guess of a size."""
+    return size if isinstance(size, int) else int(dims.substitute(size, dict.fromkeys(dims.names(size), TYPICAL)))

@@ -4,16 +4,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from graphc.codegen.control import Step, root
-from graphc.codegen.lower import Buffer
-from graphc.ir import dims
-from graphc.ir.dims import Size
-
-TYPICAL = 64            # the size that an unknown dim is taken to have where one must be guessed
-
-
-def typical(size: Size) -> int:
-    """A guess of a size."""
-    return size if isinstance(size, int) else int(dims.substitute(size, dict.fromkeys(dims.names(size), TYPICAL)))
+from graphc.codegen.lower import Buffer, typical
 
 
 def thrifty(steps: Sequence[Step], writes: Sequence[tuple[Buffer, Buffer]], outside: Collection[Buffer]) -> list[Step]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from graphc.codegen.control import Branch, Loop, Step, root, without_copies
 from graphc.codegen.inplace import is_needless, late_last, may_overwrite
-from graphc.codegen.lower import THREADS, Buffer, Call
-from graphc.codegen.order import thrifty, typical
+from graphc.codegen.lower import THREADS, Buffer, Call, typical
+from graphc.codegen.order import thrifty
 from graphc.codegen.regions import Lowered
 from graphc.codegen.statements import RUN
 from graphc.ir import dims

@@ -54,13 +54,14 @@ class _GraphLowering:
         buffers: dict[Node, Buffer] = dict(zip(graph.inputs, inputs, strict=True))
         steps: list[Step] = []
         several: dict[Node, list[Buffer]] = {}
+        copied: dict[tuple, Buffer] = {}
         for node in graph.nodes():
             kind = node.op.kind
             if kind is Kind.REGION:
                 outputs = node.attrs["body"].outputs
                 made = [Buffer(o.name or node.label, o.type.bytes, node if len(outputs) == 1 else None) for o in outputs]
                 inner = dict(zip(node.attrs["body"].inputs, (buffers[i] for i in node.inputs), strict=True))
-                steps += region_calls(node, inner, made, self.target, few)
+                steps += region_calls(node, inner, made, self.target, copied, few)
                 if len(outputs) == 1:
                     buffers[node] = made[0]
                 else:
@@ -92,8 +93,10 @@ class _GraphLowering:
 
 
 def region_calls(node: Node, inputs: dict[Node, Buffer], outputs: list[Buffer], target: Target,
-                 few: tuple[Size, int] | None = None) -> list[Call]:
-    """The kernel calls of one region. few: a size that is to be cut, and the most that a part will have of it."""
+                 copied: dict[tuple, Buffer], few: tuple[Size, int] | None = None) -> list[Call]:
+    """The kernel calls of one region. copied: buffers that regions before it have copied to another order of memory. few: a
+    size that is to be cut, and the most that a part will have of it.
+    """
     body: Graph = node.attrs["body"]
     order = body.nodes()
     members = [n for n in order if n.op.kind not in (Kind.INPUT, Kind.CONSTANT)]
@@ -106,7 +109,7 @@ def region_calls(node: Node, inputs: dict[Node, Buffer], outputs: list[Buffer], 
         product = analyse_product(order, members, tuple(stored), anchor)
         _order_memory(product.epilogue, stored)
         if anchor.op.rule.windows(tuple(i.type for i in anchor.inputs), anchor.attrs):
-            return WindowLowering(body.name, product, inside, buffers, target, node.location).calls()
+            return WindowLowering(body.name, product, inside, buffers, target, copied, node.location).calls()
         return ContractLowering(body.name, product, inside, buffers, target, node.location, few).calls()
     routine = next((n for n in members if n.op.kind is Kind.ROUTINE), None)
     if routine is not None:

@@ -1,7 +1,7 @@
-"""Which random values are drawn anew wherever they are needed, instead of kept in memory: a dropout mask, for one.
+"""Which values are made anew wherever they are needed, instead of kept in memory: a dropout mask, or numbers of elements.
 
-A random node is a pure function of seeds, run and element. So the backward pass can compute a mask again, in the kernel
-that needs it, and the forward pass stores none.
+A random node is a pure function of seeds, run and element, and an index node one of the element. So the backward pass can
+compute a mask again, in the kernel that needs it, and the forward pass stores none.
 """
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from graphc.passes.regions import is_size_value, size_nodes
 def drawn_again(order: Sequence[Node], users: Mapping[Node, Sequence[Node]], outputs: set[Node]) -> dict[Node, set[Node]]:
     """node -> the nodes that it is computed from, itself included, for each value that every region draws for itself.
 
-    Such a value comes from random nodes, single numbers and nothing else, by elementwise ops. What needs it is
+    Such a value comes from random and index nodes, single numbers and nothing else, by elementwise ops. What needs it is
     elementwise and of its shape, so that nothing is drawn more than once for an element; and there are two or more of
     those, for one user is joined with it in any case.
     """
     behind: dict[Node, set[Node]] = {}
     for node in order:
-        if node.op.kind is Kind.RANDOM:
+        if node.op.kind is Kind.RANDOM or node.op.kind is Kind.INDEX and node.type.shape != ():
             behind[node] = {node}
         elif node.op.kind is Kind.ELEMENTWISE and not node.op.rule.fails and any(i in behind for i in node.inputs) and all(
                 i in behind and i.type.shape == node.type.shape or _is_number(i) for i in node.inputs):

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from graphc.ir.container import detached
 from graphc.ir.dims import Size
 from graphc.ir.graph import Graph, named, rebuild, users
+from graphc.ir.images import FULL, image_batch, labels_and_windows
 from graphc.ir.node import INPUT, RESULT, Node, make
 from graphc.ir.op import Kind
 from graphc.ir.types import TensorType
@@ -20,7 +21,6 @@ from graphc.passes.manager import graph_pass
 from graphc.passes.products import analyse_product
 from graphc.passes.regions import COMPUTED, MOVEMENT, NotARegion, analyse, source_of, stored_root
 
-FULL = 16           # a batch of at least so many fills vectors, and so does a multiple of it of channels
 LEAST_RANK = 3      # of a value with a batch, channels and an axis that a window moves along
 KNOWN = COMPUTED | MOVEMENT | {Kind.CONTRACT, Kind.INPUT, Kind.CONSTANT}
 
@@ -94,10 +94,7 @@ class _Turner:
 
     def is_worth(self, region: Node, batch: Size) -> bool:
         """Whether lanes are better used along the batch than along channels."""
-        if isinstance(batch, int):
-            fills = batch >= FULL
-        else:  # a step that trains has a batch; another one may well be run on one image
-            fills = any(o.op.kind is Kind.EFFECT for o in self.graph.outputs)
+        fills = not isinstance(batch, int) or batch >= FULL     # this pass is left out where a named batch is smaller
         return fills and any(not isinstance(d, int) or d % FULL for d in _channels(region))
 
     def is_free(self, region: Node, k: int, value: Node, sizes: set) -> bool:
@@ -112,29 +109,17 @@ def _anchor(region: Node) -> Node | None:
     return next((n for n in region.attrs["body"].nodes() if n.op.kind is Kind.CONTRACT), None)
 
 
-def _labels(anchor: Node):
-    types = tuple(i.type for i in anchor.inputs)
-    return anchor.op.rule.labels(types, anchor.attrs), anchor.op.rule.windows(types, anchor.attrs)
-
-
 def _batch(region: Node) -> Size | None:
     """The size of the axis that a region's convolution has first in both its images; None if it has no convolution."""
     anchor = _anchor(region)
-    if anchor is None:
-        return None
-    tensors, windows = _labels(anchor)
-    images = [(labels, node) for labels, node in zip(tensors, (*anchor.inputs, anchor), strict=True)
-              if any(w.tap not in labels for w in windows)]
-    if len(images) != 2 or images[0][0][0] != images[1][0][0]:
-        return None
-    return images[0][1].type.shape[0]
+    return None if anchor is None else image_batch(anchor)
 
 
 def _channels(region: Node) -> list[Size]:
     """The sizes of the axes, no windows move along them, of a convolution's operands, beside the batch's."""
     anchor = _anchor(region)
     assert anchor is not None
-    tensors, windows = _labels(anchor)
+    tensors, windows = labels_and_windows(anchor)
     tied = {x for w in windows for x in (w.position, w.output, w.tap)}
     first = next(labels[0] for labels in tensors if any(w.tap not in labels for w in windows))
     sizes = {x: d for labels, node in zip(tensors, (*anchor.inputs, anchor), strict=True)

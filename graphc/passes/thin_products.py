@@ -4,6 +4,7 @@ One sort stays: a vector times a wide matrix that lies in memory along the resul
 sums in flight where a loop has one (measured: 1.3 times as fast for 784x128, 2 for 4000x33, 2 to 3 for 1024x1024; no faster
 from 784x10 down). A matrix that lies the other way is best read in order by a loop, its lanes along the sum: a tile would have
 to pack it first (7 times slower for 784x128, 40 for 1024x1024).
+Convolutions of single channels stay, too, where there are several: a loop would test for each term whether it exists.
 """
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ from graphc.ops.window import slide, slide_back
 from graphc.passes.manager import graph_pass
 from graphc.passes.regions import NotARegion, contiguous, source_of
 
+LANES = 8  # channels, each convolved by itself, that a tile computes side by side
 WIDE = 32  # columns that a tile computes with several sums
 
 
@@ -45,7 +47,9 @@ def _is_thin(node: Node, inputs) -> bool:
     in_order = not windows and any(last in own_x and strides(i)[labels.index(last)] == 1
                                    for own_x, labels, i in zip(own, sides, inputs, strict=True))
     wide = last is not None and not (isinstance(size[last], int) and size[last] < WIDE)
-    return not ((all(own) or in_order and wide) and any(size[x] != 1 for x in summed))
+    tied = {x for w in windows for x in (w.position, w.output, w.tap)}
+    in_lanes = any(isinstance(size[x], int) and size[x] >= LANES for x in out if x not in tied)
+    return not ((all(own) or in_order and wide or windows and in_lanes) and any(size[x] != 1 for x in summed))
 
 
 def as_sum(node: Node, inputs) -> Node:

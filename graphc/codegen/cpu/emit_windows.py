@@ -6,7 +6,7 @@ from functools import partial
 
 from graphc.codegen.cpu.bodies import HELPERS, Body, make_body, place
 from graphc.codegen.cpu.source import KernelSource, Skeleton
-from graphc.codegen.kernel import Int, Sum, WindowKernel
+from graphc.codegen.kernel import GROUP, Int, Sum, WindowKernel
 from graphc.ir.types import BY_SHORT
 
 
@@ -16,39 +16,107 @@ def emit_windows(kernel: WindowKernel, lanes: int) -> KernelSource:
     width, item = kernel.vectors * (1 if kernel.dot else lanes), BY_SHORT[kernel.a.dtype].size
     epilogue = _epilogue(kernel)
     s.bodies.append(epilogue)
-    s.line(f"tiles = ({kernel.m} + {kernel.rows - 1}) // {kernel.rows}")
-    s.line(f"panels = ({kernel.n} + {width - 1}) // {width}")
+    split = isinstance(kernel.n, str) and kernel.vectors > 1 and not kernel.dot and kernel.edge < 0
+    _tiles(s, kernel, width, lanes if split else 0)
+    for side, access, free, axis in (("a", kernel.a, kernel.a_free, "m"), ("b", kernel.b, kernel.b_free, "n")):
+        moved = free != 0 and (side == "b" or kernel.edge < 0)  # the span on an edge sees to it
+        s.line(f"{side}_at = {place(access.offset, (*access.strides, *(((axis, free),) if moved else ())))}")
+    if kernel.paired:
+        s.line("a_at += n")
+    arguments = []
+    for k, summed in enumerate(kernel.sums):
+        chunk = kernel.chunk if k == 0 else 0
+        if summed.span:
+            arguments += _span(s, k, summed, chunk)
+        elif chunk:
+            arguments += _part(s, summed, chunk)
+        else:
+            arguments += [summed.size, summed.a, summed.b]
+    arguments = arguments or [1, 0, 0]
+    others = [p for p in epilogue.parameters if p not in ("m", "n", "acc", "mask")]
+    live = "high - m" if kernel.edge >= 0 else f"{kernel.m} - m"
+    text = ", ".join(str(x) for x in (
+        f"{kernel.a.buffer} + {item} * a_at", kernel.a_free, f"{kernel.b.buffer} + {item} * b_at", kernel.b_free, *arguments,
+        live, f"{kernel.n} - n", *_totals(s, kernel, lanes), "m", "n", *others))
+    if split or kernel.edge >= 0:
+        s.open("if panel >= whole:" if split else "if alone:")
+        s.line(f"tile_last({text})" if split else f"tile_row({text.replace(live, '1')})")
+        s.close()
+        s.open("else:")
+    s.line(f"tile({text})")
+    source = s.source(HELPERS)
+    source.text = source.text.replace("\n\ndef kernel(", f"\n\n{epilogue.text()}\n\ndef kernel(", 1)
+    make = partial(_make_tile, kernel, lanes, len(arguments) // 3)
+    source.tiles["tile"] = partial(make, kernel.rows, kernel.vectors, kernel.full or split)
+    if split:
+        source.tiles["tile_last"] = partial(make, kernel.rows, 1, False)
+    if kernel.edge >= 0:
+        source.tiles["tile_row"] = partial(make, 1, kernel.vectors, kernel.full)
+    return source
+
+
+def _tiles(s: Skeleton, kernel: WindowKernel, width: int, lanes: int) -> None:
+    """Open the loop over tiles of `width` columns and work out where each is; with `lanes`, what is left of the columns goes
+    vector by vector.
+    """
+    if kernel.edge >= 0:
+        _inner_rows(s, kernel)
+    else:
+        s.line(f"tiles = ({kernel.m} + {kernel.rows - 1}) // {kernel.rows}")
+    if lanes:
+        s.line(f"whole = {kernel.n} // {width}")
+        s.line(f"panels = whole + ({kernel.n} - whole * {width} + {lanes - 1}) // {lanes}")
+    else:
+        s.line(f"panels = ({kernel.n} + {width - 1}) // {width}")
     axes = [*kernel.loops, ("panel", "panels"), ("tile_number", "tiles")]
+    if kernel.chunk:    # what a panel reads is needed by all tiles of a group
+        axes = [("panel", "panels"), *kernel.loops, ("tile_number", "tiles")]
     s.line(f"rows = {' * '.join(str(size) for _, size in axes)}")
-    s.loop("row", "rows * thread // threads", "rows * (thread + 1) // threads")
+    if kernel.chunk:
+        s.loop("group", "rows * thread // threads", "rows * (thread + 1) // threads", GROUP)
+        s.minimum("group_stop", f"group + {GROUP}", "group_end")
+        s.line("chunk = 0")
+        s.open(f"while chunk < {kernel.sums[0].size} or chunk == 0:", f"chunk += {kernel.chunk}")
+        s.loop("row", "group", "group_stop")
+    else:
+        s.loop("row", "rows * thread // threads", "rows * (thread + 1) // threads")
     s.line("rest = row")
     for axis, size in reversed(axes[1:]):
         s.line(f"{axis} = rest % {size}")
         s.line(f"rest = rest // {size}")
     s.line(f"{axes[0][0]} = rest")
     s.line(f"m = tile_number * {kernel.rows}")
+    if kernel.edge >= 0:
+        s.line("alone = tile_number < low or tile_number >= low + inner")
+        s.line(f"m = tile_number if tile_number < low else low + (tile_number - low) * {kernel.rows}")
+        s.line("m = m if tile_number < low + inner else high + tile_number - low - inner")
     s.line(f"n = panel * {width}")
-    for side, access, free, axis in (("a", kernel.a, kernel.a_free, "m"), ("b", kernel.b, kernel.b_free, "n")):
-        s.line(f"{side}_at = {place(access.offset, (*access.strides, *(((axis, free),) if free != 0 else ())))}")
-    arguments = []
-    for k, summed in enumerate(kernel.sums):
-        arguments += _span(s, k, summed) if summed.span else [summed.size, summed.a, summed.b]
-    arguments = arguments or [1, 0, 0]
-    others = [p for p in epilogue.parameters if p not in ("m", "n", "acc", "mask")]
-    text = ", ".join(str(x) for x in (
-        f"{kernel.a.buffer} + {item} * a_at", kernel.a_free, f"{kernel.b.buffer} + {item} * b_at", kernel.b_free, *arguments,
-        f"{kernel.m} - m", f"{kernel.n} - n", "m", "n", *others))
-    s.line(f"tile({text})")
-    source = s.source(HELPERS)
-    source.text = source.text.replace("\n\ndef kernel(", f"\n\n{epilogue.text()}\n\ndef kernel(", 1)
-    source.tiles["tile"] = partial(_make_tile, kernel, lanes, len(arguments) // 3)
-    return source
+    if lanes:
+        s.line(f"n = n if panel < whole else panel * {lanes} + whole * {width - lanes}")
 
 
-def _make_tile(kernel: WindowKernel, lanes: int, sums: int, space):
-    from graphc.codegen.cpu.nest import nest_tile
+def _inner_rows(s: Skeleton, kernel: WindowKernel) -> None:
+    """Work out the rows [low, high) all of whose terms exist, and the number of tiles: other rows are tiles of their own."""
+    summed = kernel.sums[kernel.edge]
+    span = summed.span
+    assert span is not None
+    reach = f"{abs(span.step)} * ({summed.size} - 1)"
+    below, above = (0, reach) if span.step > 0 else (reach, 0)
+    s.line(f"low = ({below} - {span.offset} + {span.scale - 1}) // {span.scale}")
+    s.line(f"high = ({span.limit} - 1 - {above} - {span.offset}) // {span.scale} + 1")
+    s.line("low = low if low > 0 else 0")
+    s.line(f"low = low if low < {kernel.m} else {kernel.m}")
+    s.line(f"high = high if high < {kernel.m} else {kernel.m}")
+    s.line("high = high if high > low else low")
+    s.line(f"inner = (high - low + {kernel.rows - 1}) // {kernel.rows}")
+    s.line(f"tiles = low + inner + {kernel.m} - high")
+
+
+def _make_tile(kernel: WindowKernel, lanes: int, sums: int, rows: int, vectors: int, full: bool, space):
+    from graphc.codegen.cpu.nest import NestForm, nest_tile
     stored = kernel.a.dtype, kernel.b.dtype
-    return nest_tile(kernel.rows, kernel.vectors, lanes, kernel.dtype, stored, kernel.dot, kernel.full, sums, space["epilogue"])
+    form = NestForm(kernel.dot, kernel.paired, full, sums, bool(kernel.chunk))
+    return nest_tile(rows, vectors, lanes, kernel.dtype, stored, form, space["epilogue"])
 
 
 def _epilogue(kernel: WindowKernel) -> Body:
@@ -56,7 +124,26 @@ def _epilogue(kernel: WindowKernel) -> Body:
     return make_body("epilogue", kernel.epilogue, "n", integers, ["acc", "mask"], [])
 
 
-def _span(s: Skeleton, k: int, summed: Sum) -> list[Int]:
+def _totals(s: Skeleton, kernel: WindowKernel, lanes: int) -> list[str]:
+    """The arguments that say where the sums of earlier chunks are, and whether this chunk is the first or the last one."""
+    if not kernel.chunk:
+        return []
+    s.line("is_first = 1 if chunk == 0 else 0")
+    s.line(f"is_last = 1 if chunk + {kernel.chunk} >= {kernel.sums[0].size} else 0")
+    size = kernel.rows * kernel.vectors * lanes * BY_SHORT[kernel.dtype].size
+    return [f"{kernel.totals} + (thread * {GROUP} + row - group) * {size}", "is_first", "is_last"]
+
+
+def _part(s: Skeleton, summed: Sum, chunk: Int) -> list[Int]:
+    """The chunk of a sum: its size and steps; the operands move there."""
+    s.line(f"count0 = {summed.size} - chunk if {summed.size} - chunk < {chunk} else {chunk}")
+    for side in ("a", "b"):
+        if getattr(summed, side) != 0:
+            s.line(f"{side}_at += chunk * {getattr(summed, side)}")
+    return ["count0", summed.a, summed.b]
+
+
+def _span(s: Skeleton, k: int, summed: Sum, chunk: Int) -> list[Int]:
     """Work out where the sum over axis k begins, how many terms it has, and how far the operands move with each."""
     span = summed.span
     assert span is not None
@@ -71,6 +158,9 @@ def _span(s: Skeleton, k: int, summed: Sum) -> list[Int]:
         s.line(f"end{k} = start{k} // {-span.step} + 1")
     s.line(f"first{k} = first{k} if first{k} > 0 else 0")
     s.line(f"end{k} = end{k} if end{k} < {summed.size} else {summed.size}")
+    if chunk:
+        s.line(f"first{k} = first{k} if first{k} > chunk else chunk")
+        s.line(f"end{k} = end{k} if end{k} < chunk + {chunk} else chunk + {chunk}")
     hop = span.divisor // math.gcd(span.divisor, span.step)
     if span.divisor > 1:
         s.open(f"while first{k} < end{k} and (start{k} + {span.step} * first{k}) % {span.divisor} != 0:")

@@ -3,7 +3,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
@@ -12,20 +14,40 @@ from graphc.codegen.cpu.simd_core import I64
 from graphc.codegen.cpu.tile import K_BLOCK, POINTER, Tile, _Loop
 
 
+@dataclass(frozen=True)
+class NestForm:
+    """What sort of tile it is.
+
+    dot     lanes run along the last sum; `vectors` is then the number of columns.
+    paired  A varies along the lanes, too: each element of the result is a sum of its own elements of A and B.
+    full    all columns are live, always.
+    sums    their number.
+    parts   the tile is called for one part of its sums after the other: see `emit_nest`.
+    """
+
+    dot: bool
+    paired: bool
+    full: bool
+    sums: int
+    parts: bool
+
+
 class Nest(Tile):
     """Emits C[rows, columns] = sum over `sums` of A B and the epilogue.
 
-    With `dot`, lanes run along the last sum; `vectors` is then the number of columns. Each sum is (size, stride in A, stride
-    in B). Sums of blocks of about K_BLOCK products are added to the total.
+    Each sum is (size, stride in A, stride in B). Sums of blocks of about K_BLOCK products are added to the total.
     """
 
-    def __init__(self, *arguments, dot: bool):
-        super().__init__(*arguments)
-        self.dot = dot
+    def __init__(self, builder, rows: int, vectors: int, lanes: int, dtype: str, stored: tuple[str, str], form: NestForm):
+        super().__init__(builder, rows, vectors, lanes, dtype, stored, not form.full)
+        self.dot, self.paired = form.dot, form.paired
 
     def emit_nest(self, a, a_row, b, b_column, sums: Sequence[tuple], rows_live, columns_live,
-                  epilogue: Callable[[int, int, Vector, Vector], None]):
-        """The tile at addresses a and b; rows and columns beyond the live ones are computed from valid memory, not stored."""
+                  epilogue: Callable[[int, int, Vector, Vector], None], part: Sequence = ()):
+        """The tile at addresses a and b; rows and columns beyond the live ones are computed from valid memory, not stored.
+
+        part: (address of the sums so far, whether this part of the sums is the first one, whether it is the last one).
+        """
         build = self.builder
         self.a, self.b = (build.inttoptr(x, POINTER) for x in (a, b))
         self.row_at = [build.mul(a_row, self.clamped(r, rows_live)) for r in range(self.rows)]
@@ -34,27 +56,57 @@ class Nest(Tile):
         elif self.masked:
             self.masks = [self.tracer.tail(Int(build.sub(columns_live, I64(v * self.lanes)), self.tracer))
                           for v in range(self.vectors)]
-        self.total, zeros = self.scratch(), [self.zero()] * (self.rows * self.vectors)
-        self.many = self.has_many(sums)
-        with build.if_then(self.many, likely=False):
+        zeros = [self.zero()] * (self.rows * self.vectors)
+        self.total, first, last = part or (self.scratch(), None, None)
+        self.many = self.has_many(sums) if first is None else ir.IntType(1)(1)
+        with build.if_then(self.many if first is None else build.trunc(first, ir.IntType(1)), likely=False):
             for n, z in enumerate(zeros):
                 build.store(z, self.slot(self.total, n))
         *found, _ = self.level(list(sums), I64(0), I64(0), [*zeros, I64(0)])
-        found = self.plus_total(found)
-        for r in range(self.rows):
-            with build.if_then(build.icmp_signed(">", rows_live, I64(r))):
-                for v in range(self.vectors):
-                    self.finish(r, v, found[r * self.vectors + v], columns_live, epilogue)
-
-    def finish(self, r: int, v: int, value, columns_live, epilogue) -> None:
-        """The epilogue of one vector; of one element where lanes were summed."""
-        build, found = self.builder, Vector(value, self.dtype, self.tracer)
-        if not self.dot:
-            epilogue(r, v, found, self.masks[v] if self.masked else None)
+        if last is None:
+            self.finish_all(self.plus_total(found), rows_live, columns_live, epilogue)
             return
-        with build.if_then(build.icmp_signed(">", columns_live, I64(v))):
-            one = self.tracer.tail(1)
-            epilogue(r, v, self.names["horizontal_add"](found), one)
+        found = self.added(found)
+        with build.if_else(build.trunc(last, ir.IntType(1))) as (then, otherwise):
+            with then:
+                self.finish_all(found, rows_live, columns_live, epilogue)
+            with otherwise:
+                for n, s in enumerate(found):
+                    build.store(s, self.slot(self.total, n))
+
+    def finish_all(self, found, rows_live, columns_live, epilogue) -> None:
+        """The epilogue of all that is live."""
+        for r in range(self.rows):
+            row = [Vector(x, self.dtype, self.tracer) for x in found[r * self.vectors:(r + 1) * self.vectors]]
+            with self.builder.if_then(self.builder.icmp_signed(">", rows_live, I64(r))):
+                if self.dot:
+                    for v in range(0, self.vectors, self.lanes):
+                        mask = self.tracer.tail(Int(self.builder.sub(columns_live, I64(v)), self.tracer))
+                        fits = self.tracer.tail(min(self.vectors - v, self.lanes))
+                        epilogue(r, v, self.joined(row[v:v + self.lanes]), mask & fits)
+                    continue
+                for v, x in enumerate(row):
+                    epilogue(r, v, x, self.masks[v] if self.masked else None)
+
+    def joined(self, columns: Sequence[Vector]) -> Vector:
+        """The sums over the lanes of each of these vectors, side by side."""
+        found = self.names["horizontal_add"](columns[0])
+        for v, x in enumerate(columns[1:], 1):
+            found = self.tracer.select(self.tracer.tail(v), found, self.names["horizontal_add"](x))
+        return found
+
+    def step(self, row_a, a_k, b, b_k, p, sums):
+        if not self.paired:
+            return super().step(row_a, a_k, b, b_k, p, sums)
+        build, found = self.builder, []
+        row_b, at_a = self.at_b(b, build.mul(p, b_k)), build.mul(p, a_k)
+        panel = [self.load_b(row_b, v) for v in range(self.vectors)]
+        for r, row in enumerate(row_a):
+            address = Int(build.ptrtoint(self.at_a(row, at_a), I64), self.tracer)
+            for v, y in enumerate(panel):
+                x = self.names[f"load_{self.stored[0]}"](address, v * self.lanes, self.masks[v] if self.masked else None)
+                found.append(self.tracer.fma(x, y, Vector(sums[r * self.vectors + v], self.dtype, self.tracer)).ir)
+        return found
 
     def at_b(self, base, index):
         return self.builder.gep(base, [index], source_etype=self.element_b)
@@ -155,28 +207,31 @@ class Nest(Tile):
         return found
 
 
-def nest_tile(rows: int, vectors: int, lanes: int, dtype: str, stored: tuple[str, str], dot: bool, full: bool, sums: int,
-              epilogue):
-    """Numba intrinsic tile(a, a_row, b, b_column, size, a_step, b_step for each sum, rows_live, columns_live, m, n, *others).
+def nest_tile(rows: int, vectors: int, lanes: int, dtype: str, stored: tuple[str, str], form: NestForm, epilogue):
+    """Numba intrinsic tile(a, a_row, b, b_column, size, a_step, b_step for each sum, rows_live, columns_live, m, n, *others);
+    with `form.parts` three more arguments after `columns_live`.
 
     epilogue: a traced function as for `tile.product_tile`.
     """
     parameters = list(inspect.signature(epilogue).parameters)
     others = [p for p in parameters if p not in ("m", "n", "acc", "mask")]
-    steps = [f"{part}{k}" for k in range(sums) for part in ("size_", "a_step_", "b_step_")]
-    names = ["a", "a_row", "b", "b_column", *steps, "rows_live", "columns_live", "m", "n", *others]
+    steps = [f"{part}{k}" for k in range(form.sums) for part in ("size_", "a_step_", "b_step_")]
+    part = ["part_total", "part_first", "part_last"] if form.parts else []
+    names = ["a", "a_row", "b", "b_column", *steps, "rows_live", "columns_live", *part, "m", "n", *others]
 
     def typed(_, *kinds):
         def codegen(context, builder, signature, values):
-            tile = Nest(builder, rows, vectors, lanes, dtype, stored, not full, dot=dot)
+            tile = Nest(builder, rows, vectors, lanes, dtype, stored, form)
             by_name = dict(zip(names, values, strict=True))
             given = {name: Int(by_name[name], tile.tracer) for name in ("m", "n", *others)}
 
             def run(r, v, acc, mask):
-                known = {**given, "m": given["m"] + r, "n": given["n"] + v * (1 if dot else lanes), "acc": acc, "mask": mask}
+                n = given["n"] + v * (1 if form.dot else lanes)
+                known = {**given, "m": given["m"] + r, "n": n, "acc": acc, "mask": mask}
                 tile.tracer.run(epilogue, [known[p] for p in parameters])
-            axes = [tuple(by_name[f"{part}{k}"] for part in ("size_", "a_step_", "b_step_")) for k in range(sums)]
-            tile.emit_nest(*values[:4], axes, by_name["rows_live"], by_name["columns_live"], run)
+            axes = [tuple(by_name[f"{part}{k}"] for part in ("size_", "a_step_", "b_step_")) for k in range(form.sums)]
+            tile.emit_nest(*values[:4], axes, by_name["rows_live"], by_name["columns_live"], run,
+                           [by_name[name] for name in part])
             return context.get_dummy_value()
         return types.void(*[types.intp] * len(names)), codegen
 
