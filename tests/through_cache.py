@@ -17,8 +17,8 @@ def patch(monkeypatch):
     """Replace the ways of compiling until the test ends."""
     built, made = compiler._built, compiled.CompiledGraph.__init__
 
-    def built_and_loaded(store, graph, kept, name, arrays):
-        found = built(store, graph, kept, name, arrays)
+    def built_and_loaded(store, graph, kept, name, arrays, few):
+        found = built(store, graph, kept, name, arrays, few)
         if kept is None:
             assert not options.cache or options.dump or options.check or options.debug > 1 or options.explain or any(
                 n.op.is_users for n in graph.nodes()), "the program cannot be kept"

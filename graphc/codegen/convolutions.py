@@ -25,6 +25,7 @@ from graphc.passes.products import Product
 from graphc.passes.regions import Source, contiguous, source_of
 
 PAIRED = 2.0        # how much longer a multiply-add takes that loads both factors
+START = 24.0        # what it takes to start a loop, in multiply-adds
 EDGE = 4.0          # how much longer a row takes by itself than in a tile
 SCATTERED = 6.0     # how much dearer an element is that lanes write one by one, in multiply-adds
 COPIED = 4.0        # and an element of an operand that is copied first
@@ -204,8 +205,9 @@ class WindowLowering:
                 for columns in [*self.own(1 - first), None]:
                     m, n, k = self.guessed(rows), self.guessed(columns), self.guessed(lanes)
                     tile = choose_tile(m, n, 1, self.target.registers - 1)
-                    filled = max(_number(k), 1) / (-(-max(_number(k), 1) // self.lanes) * self.lanes)
-                    cost = tile_cost(m, n, tile, 1) / filled + self.moving(0, lanes) + self.moving(1, lanes) + self.joining()
+                    steps = -(-max(_number(k), 1) // self.lanes)
+                    longer = steps * self.lanes / max(_number(k), 1) * (1 + START / (tile[0] * tile[1] * steps))
+                    cost = tile_cost(m, n, tile, 1) * longer + self.moving(0, lanes) + self.moving(1, lanes) + self.joining()
                     found.append(_Choice(cost, first, rows, columns, lanes, tile))
         return found
 
