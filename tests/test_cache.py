@@ -97,8 +97,8 @@ def test_what_is_kept_has_neither_sizes_nor_lines_of_one_process(cache):
         session.run([y, tf.gradients(y, x)[0]], {x: X, rows: [1, 2]})
         session.run(z, {x: X, rows: [1, 2]})
     results(build)
-    documents = [folder().read(e.key)[0] for e in folder().entries()]
-    assert len(documents) == 3      # and the driver
+    documents = [d for e in folder().entries() if "programs" in (d := folder().read(e.key)[0])]
+    assert len(documents) == 2
     for document in documents:
         assert not re.search(r"quince|medlar|\.py|line", json.dumps(document))
 
