@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from graphc.codegen.control import Loop, Part, Shares, Step, with_buffers
 from graphc.codegen.copies import copy_call, stand_in
-from graphc.codegen.cuts import Cut, NotCut, Steps, cut_calls, own_parts
+from graphc.codegen.cuts import Cut, NotCut, Steps, cut_calls, own_parts, part_size
 from graphc.codegen.kernel import Access, ContractKernel, Int, Load, LoopKernel, Store
 from graphc.codegen.lower import Buffer, Call, typical
 from graphc.ir import dims
@@ -28,21 +28,37 @@ def in_parts(steps: Sequence[Step], kept: Collection[Buffer]) -> list[Step]:
     """The steps, with each such chain of calls in a loop over parts that is shared out. kept: buffers whose values others need.
     """
     found = list(steps)
+    links = _Links(found, kept)
     for last in steps:
         if not isinstance(last, Call) or not isinstance(last.kernel, ContractKernel) or last not in found:
             continue
-        links = _Links(found, kept)
-        for weights in last.buffers:
+        for weights in last.buffers if _is_wider(_length(last), size_of(last, last.kernel.n)) else ():
             calls = links.chain(last, weights)
-            if calls:
+            if calls and all(_is_wider(_length(last), _length(c)) for c in calls if c is not last):
                 try:
                     made = _Chain(calls, weights, {b for c in calls for b in c.writes if links.is_for(b, calls)}).steps()
                 except NotCut:
                     continue
                 at = found.index(last)
                 found = [s for s in (*found[:at], *made, *found[at:]) if s not in calls]
+                links = _Links(found, kept)
                 break
     return found
+
+
+def size_of(call: Call, number: Int) -> Size:
+    """A size of a call's kernel."""
+    return call.sizes[call.kernel.sizes.index(number)] if isinstance(number, str) else number
+
+
+def _length(call: Call) -> Size:
+    """How many numbers a product sums up; 0 of what is none."""
+    return size_of(call, call.kernel.k) if isinstance(call.kernel, ContractKernel) else 0
+
+
+def _is_wider(size: Size, other: Size) -> bool:
+    """Whether a matrix of rows of `size` is worth keeping out of memory beside one of rows of `other`."""
+    return not isinstance(size, int) or isinstance(other, int) and size > other
 
 
 class _Links:
@@ -101,7 +117,7 @@ class _Chain:
         self.calls, self.weights, self.inside = list(calls), weights, set(inside)
         kernel = calls[-1].kernel
         assert isinstance(kernel, ContractKernel)
-        axes = [self.size(calls[-1], n) for _, n in (*kernel.batch, ("m", kernel.m))]
+        axes = [size_of(calls[-1], n) for _, n in (*kernel.batch, ("m", kernel.m))]
         self.axes = tuple(n for n in axes if n != 1)
         if not 1 <= len(self.axes) <= LEADS + 1:
             raise NotCut("too many axes")
@@ -111,12 +127,7 @@ class _Chain:
             raise NotCut("the matrix is small")
         row_bytes = dims.floordiv(bytes_, dims.product(self.axes))
         most = PART_BYTES // max(1, row_bytes * max(2, len(matrices))) if isinstance(row_bytes, int) else MOST_ROWS // 2
-        groups = dims.maximum(1, dims.floordiv(rows + (most := max(1, min(MOST_ROWS, most))) - 1, most))
-        self.cut = Cut(self.axes, dims.maximum(1, dims.floordiv(rows + groups - 1, groups)))
-
-    @staticmethod
-    def size(call: Call, number: Int) -> Size:
-        return call.sizes[call.kernel.sizes.index(number)] if isinstance(number, str) else number
+        self.cut = Cut(self.axes, part_size(rows, max(1, min(MOST_ROWS, most))))
 
     def steps(self) -> list[Step]:
         """What is done before the loop, and the loop."""

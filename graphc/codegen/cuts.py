@@ -153,6 +153,8 @@ class _CutCall:
             sizes.append(new)
             return names[-1]
         axes = [(name, number(name, old)) for name, old in self.axes]
+        if isinstance(kernel, LoopKernel) and kernel.stream:    # stores that bypass the caches want aligned memory
+            sizes[names.index(kernel.stream)] = 0
         if isinstance(kernel, ContractKernel):
             made: LoopKernel | ContractKernel = replace(kernel, batch=tuple(axes[:-1]), m=axes[-1][1], sizes=tuple(names))
         else:
