@@ -12,7 +12,7 @@ from benchmarks import machine, startup, table
 from benchmarks.peers import PEERS
 from benchmarks.results import OURS, Results
 from benchmarks.runner import Runner
-from benchmarks.workloads import CHECK_STEPS, GROUPS, SERIES, TOLERANCE, WORKLOADS
+from benchmarks.workloads import CHECK_STEPS, GROUPS, SERIES, TOLERANCE, WORKLOADS, Workload
 
 STARTUP = "startup"
 
@@ -78,6 +78,13 @@ def progress(text: str) -> None:
         print(f"\r{text:<70}", end="", file=sys.stderr, flush=True)
 
 
+def counts_of(workload: Workload, asked: list[int]) -> list[int]:
+    """The numbers of threads that a workload is run with: its own, for a curve the largest, else all that are asked for."""
+    if workload.threads:
+        return [workload.threads]
+    return [max(asked)] if workload.group in SERIES else asked
+
+
 def measure(results: Results, options: argparse.Namespace, names: list[str], peers: list[str]) -> list[str]:
     """Time what is asked for and not yet known; returns peers that were asked for by name and could not be started."""
     pythons = interpreters(options.python)
@@ -85,7 +92,7 @@ def measure(results: Results, options: argparse.Namespace, names: list[str], pee
     counts = {workload.threads for workload in WORKLOADS.values() if workload.name in names and workload.threads}
     for threads in sorted({*options.threads, *counts}, reverse=True):
         wanted = [(workload, results.pending(workload, threads, peers, options.again)) for workload in map(WORKLOADS.get, names)
-                  if (threads == workload.threads if workload.threads else threads in options.threads)]
+                  if threads in counts_of(workload, options.threads)]
         wanted = [(workload, pending) for workload, pending in wanted if pending]
         if not wanted:
             continue

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import machine, peers, plots, startup, table
-from benchmarks.__main__ import chosen, interpreters, main
+from benchmarks.__main__ import chosen, counts_of, interpreters, main
 from benchmarks.data import SAMPLES, disagreement, feed_types, feeds, fingerprint, initial_weights, new_batch_feeds
 from benchmarks.peers import numpy_hand
 from benchmarks.results import Results, best_peer
@@ -373,6 +373,12 @@ def test_command_keeps_data_and_goes_on(capsys, tmp_path):
     assert data["machine"]["1"]["copy_bytes"] > 1e8
     assert data["versions"]["numpy"].startswith("NumPy ")
     assert "small_call" in capsys.readouterr().out
+
+
+def test_curves_are_drawn_with_the_most_threads():
+    assert counts_of(WORKLOADS["linreg_train"], [2, 1]) == [2, 1]
+    assert counts_of(WORKLOADS["mlp64_train_b32"], [2, 1]) == [2]
+    assert counts_of(WORKLOADS["loop_100k"], [2]) == [1]
 
 
 def test_choosing():
