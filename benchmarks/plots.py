@@ -164,9 +164,9 @@ def threads(results: Results, pyplot):
 
 
 def lines(axes, curves: dict[str, list[tuple[float, float]]]) -> None:
-    """Curves of peers on two logarithmic axes, the floor dashed, graphc on top."""
+    """Curves of peers on two logarithmic axes, the floor dashed, graphc on top; none of a peer that most points lack."""
     for name, colour in COLOURS.items():
-        if name in curves:
+        if 2 * len(curves.get(name, [])) > len(curves[OURS]):
             axes.plot(*zip(*curves[name], strict=True), color=colour, label=name, marker=None if name == "floor" else "o",
                       markersize=3, linestyle="--" if name == "floor" else "-", linewidth=2 if name == OURS else 1.2,
                       zorder=3 if name == OURS else 2)
