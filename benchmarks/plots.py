@@ -1,6 +1,7 @@
 """The plots of docs/performance.md, drawn with matplotlib from results: SVG files, readable on light and dark pages."""
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 
@@ -31,8 +32,11 @@ def draw(results: Results, folder: str) -> list[Path]:
         for name, plot in {"floors": floors, "batch": batch, "threads": threads, "width": width}.items():
             figure = plot(results, pyplot)
             if figure is not None:
-                path = Path(folder) / f"performance-{name}.svg"
-                figure.savefig(path, transparent=True, bbox_inches="tight", metadata={"Date": None, "Creator": None})
+                path, text = Path(folder) / f"performance-{name}.svg", io.StringIO()
+                figure.savefig(text, format="svg", transparent=True, bbox_inches="tight",
+                               metadata={"Date": None, "Creator": None})
+                # A hundredth of a point is enough for coordinates, which have six digits; labels have fewer.
+                path.write_text(re.sub(r"(\.\d\d)\d{3,}", r"\1", text.getvalue()))
                 pyplot.close(figure)
                 written.append(path)
     return written
