@@ -327,6 +327,22 @@ def test_a_network_with_the_batch_innermost(batch, data_format, padding):
             np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-3 * np.abs(wanted).max())
 
 
+def test_a_product_between_convolutions_has_the_batch_innermost():
+    """A filter of one tap makes a plain product, whose lanes run along the images like those of its neighbours."""
+    weights = [random(3, 3, 2, 5), random(1, 1, 5, 9), random(3, 3, 9, 1)]
+    with Graph().as_default():
+        inputs = [tf.placeholder(tf.float32, s) for s in ([None, 7, 6, 2], *(w.shape for w in weights))]
+        y, a, b, c = inputs
+        y = tf.tanh(nn.conv2d(nn.relu(nn.conv2d(nn.relu(nn.conv2d(y, a, 1, "VALID")), b, 1, "SAME")), c, 1, "SAME"))
+        loss = tf.reduce_sum(tf.square(y))
+        graph = capture("net", [y, *tf.gradients(loss, inputs)], inputs)
+    program = CompiledGraph(graph)
+    for batch in (1, 17, 40):
+        values = [v.astype("float32") for v in (random(batch, 7, 6, 2), *weights)]
+        for got, wanted in zip(program(values), interpret(differentiate(graph), values), strict=True):
+            np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-4 * np.abs(wanted).max())
+
+
 def test_small_and_large_batches_of_one_graph():
     """A session makes one program for batches that fill vectors and one for smaller ones, each when it is first needed."""
     w, v = random(3, 3, 2, 5).astype("float32"), random(2, 3, 5, 20).astype("float32")

@@ -69,11 +69,15 @@ class ContractLowering:
         labels_a, labels_b, out = anchor.op.rule.labels(tuple(i.type for i in anchor.inputs), anchor.attrs)
         self.a, self.b = (self.side(node, labels, region) for node, labels, region in
                           zip(anchor.inputs, (labels_a, labels_b), product.prologues, strict=True))
-        if column_side(anchor) == 0:  # the contiguous axis of the result must come from the second operand
-            self.a, self.b = self.b, self.a
-        self.out = [x for x in out if self.sizes[x] != 1]
         placement = self.region.placement[anchor]
         self.axis_of: dict = {label: placement[k] for k, label in enumerate(out)}
+        self.out = [x for x in out if self.sizes[x] != 1]
+        second = column_side(anchor)
+        if self.region.memory and self.out:  # the result's axes are in another order in memory
+            self.out.sort(key=lambda x: self.region.memory.index(self.axis_of[x]))
+            second = 0 if self.out[-1] in self.a.labels and self.out[-1] not in self.b.labels else 1
+        if second == 0:  # the contiguous axis of the result must come from the second operand
+            self.a, self.b = self.b, self.a
 
     def side(self, node: Node, labels, region: Region | None) -> _InMemory | _Computed:
         if region is None:
