@@ -8,7 +8,7 @@ from functools import wraps
 
 from graphc.codegen.cpu import math_coefficients as c
 from graphc.codegen.cpu.simd_core import DTYPES, F32, F64, Vector
-from graphc.codegen.cpu.simd_divide import power_of_two, scale_by_power
+from graphc.codegen.cpu.simd_divide import can_scale, power_of_two, scale_by_power, scaled
 
 INFINITY, NAN = float("inf"), float("nan")
 LOG2_E, LN2 = 1.4426950408889634, 0.6931471805599453
@@ -80,17 +80,27 @@ def split_exp(t, x, low=None):
 
     `low` is a second, small part of the argument.
     """
-    dtype = x.dtype
-    f = FORMATS[dtype]
-    ln2_high, ln2_low = table_of("LN2", dtype)
+    p, _, shifted = reduced_exp(t, x, low)
+    return p, exponent_of_magic(t, shifted)
+
+
+def reduced_exp(t, x, low=None):
+    """`split_exp` with n as a float, and with the magic number added to it."""
+    r, shifted = reduced_argument(t, x)
+    q = r * r * polynomial(t, r, table_of("EXP", x.dtype))
+    if low is not None:
+        q = t.fma(low, 1 + (r + q), q)
+    return 1 + (r + q), shifted - FORMATS[x.dtype].magic, shifted
+
+
+def reduced_argument(t, x):
+    """(r, shifted): x is n log(2) + r, |r| at most log(2) / 2, and n with the magic number added is `shifted`."""
+    f = FORMATS[x.dtype]
+    ln2_high, ln2_low = table_of("LN2", x.dtype)
     shifted = t.fma(x, LOG2_E, f.magic)
     count = shifted - f.magic
     r = t.fma(-count, ln2_high, x)
-    r = t.fma(-count, ln2_low, r)
-    q = r * r * polynomial(t, r, table_of("EXP", dtype))
-    if low is not None:
-        q = t.fma(low, 1 + (r + q), q)
-    return 1 + (r + q), exponent_of_magic(t, shifted)
+    return t.fma(-count, ln2_low, r), shifted
 
 
 def exponent_of_magic(t, shifted):
@@ -106,8 +116,13 @@ def clamp_exp(t, x):
 
 @float_function
 def exp(t, x):
-    p, n = split_exp(t, clamp_exp(t, x))
-    return scale_by_power(t, p, n)
+    p, count, shifted = reduced_exp(t, clamp_exp(t, x))
+    return by_power(t, p, count, shifted)
+
+
+def by_power(t, p, count, shifted):
+    """p * 2**count, for what `reduced_exp` gives."""
+    return scaled(t, p, count) if can_scale(t, p.dtype) else scale_by_power(t, p, exponent_of_magic(t, shifted))
 
 
 def half_exp(t, x):

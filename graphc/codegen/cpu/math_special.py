@@ -11,7 +11,6 @@ from graphc.codegen.cpu.math_exp_log import (
     NAN,
     exp,
     exp2_inside,
-    expm1,
     exponent_of_magic,
     float_function,
     half_exp,
@@ -20,6 +19,8 @@ from graphc.codegen.cpu.math_exp_log import (
     log1p,
     polynomial,
     quick_two_sum,
+    reduced_argument,
+    reduced_exp,
     small_to_float,
     split_exp,
     split_log,
@@ -28,14 +29,18 @@ from graphc.codegen.cpu.math_exp_log import (
     two_sum,
 )
 from graphc.codegen.cpu.simd_core import F32, F64
-from graphc.codegen.cpu.simd_divide import power_of_two, scale_by_power
+from graphc.codegen.cpu.simd_divide import can_scale, power_of_two, scale_by_power, scaled
 
 
 @float_function
 def sigmoid(t, x):
-    """1 / (1 + exp(-x)), from exp(-|x|), which never overflows."""
-    small = exp(t, -t.abs(x))
-    return t.select(x < 0, small, 1) / (1 + small)
+    """1 / (1 + exp(-x)) as 2**-n / (2**-n + p), where exp(-x) is p * 2**n: nothing overflows, and tiny results are exact."""
+    f = FORMATS[x.dtype]
+    inside = t.minimum(t.maximum(-x, -40.0 if x.dtype is F32 else -80.0), -f.smallest_exp)  # beyond, it is 1 or 0
+    p, count, shifted = reduced_exp(t, inside)
+    one = t.splat(1, x.dtype)
+    inverse = scaled(t, one, -count) if can_scale(t, x.dtype) else scale_by_power(t, one, -exponent_of_magic(t, shifted))
+    return inverse / (inverse + p)
 
 
 @float_function
@@ -69,9 +74,11 @@ def cosh(t, x):
 
 @float_function
 def tanh(t, x):
-    """e / (e + 2) with e = exp(2 |x|) - 1."""
+    """e / (e + 2) with e = exp(2 |x|) - 1 = 2**n (exp(r) - 1) + (2**n - 1)."""
     size = t.minimum(t.abs(x), 9.2 if x.dtype is F32 else 20.0)     # of more it is 1
-    grown = expm1(t, size + size)
+    r, shifted = reduced_argument(t, size + size)
+    power = power_of_two(t, exponent_of_magic(t, shifted), x.dtype)
+    grown = t.fma(power, t.fma(r * r, polynomial(t, r, table_of("EXP", x.dtype)), r), power - 1)
     return t.copysign(grown / (grown + 2), x)
 
 

@@ -6,6 +6,8 @@ from llvmlite import ir
 
 from graphc.codegen.cpu.simd_core import BOOL, DTYPES, F32, F64, I64
 
+CURRENT_ROUNDING = 4    # _MM_FROUND_CUR_DIRECTION
+
 
 def divide(t, a, b):
     """(a // b, a % b) with NumPy's signs: the remainder has the sign of `b`."""
@@ -149,6 +151,23 @@ def power_of_two(t, exponent, dtype):
 
 
 def scale_by_power(t, x, exponent):
-    """x * 2**exponent rounded once; two steps reach denormal numbers and the largest ones."""
+    """x * 2**exponent rounded once, for an integer vector; two steps reach denormal numbers and the largest ones."""
+    if can_scale(t, x.dtype):
+        return scaled(t, x, t.convert(exponent, x.dtype))
     half = exponent >> 1
     return x * power_of_two(t, half, x.dtype) * power_of_two(t, exponent - half, x.dtype)
+
+
+def can_scale(t, dtype):
+    """Whether `scaled` is an instruction."""
+    return t.host.vector_bytes == 64 and t.lanes * dtype.bits == 512
+
+
+def scaled(t, x, exponent):
+    """x * 2**exponent rounded once, for an exponent that is a float without a fraction."""
+    kind = t.vector_type(x.dtype)
+    name = f"llvm.x86.avx512.mask.scalef.p{'s' if x.dtype is F32 else 'd'}.512"
+    everything = ir.Constant(ir.IntType(t.lanes), -1)
+    rounding = ir.Constant(ir.IntType(32), CURRENT_ROUNDING)
+    value = t.call(name, kind, [x.ir, exponent.ir, ir.Constant(kind, [0] * t.lanes), everything, rounding])
+    return t.vector(value, x.dtype)
