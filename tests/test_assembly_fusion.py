@@ -56,3 +56,28 @@ def test_a_way_through_a_sum_does_not_make_a_cycle():
     x = tf.placeholder(tf.float32, ["N", 3])
     a = tf.exp(x)
     regions_and_check([tf.concat([a, x - tf.reduce_sum(a * 2)], 1)], [x])
+
+
+def test_large_parts_at_odd_places():
+    """So large that stores would bypass the caches, if they were to aligned places."""
+    count = 2**22 + 3
+    x = tf.placeholder(tf.float32, [count])
+    total = tf.reduce_sum(x)
+    with tf.Session() as session:
+        fed = np.ones(count, np.float32)
+        joined = session.run(tf.concat([x * 2, x + 2], 0), {x: fed})
+        assert joined[:count].min() == joined[:count].max() == 2 and joined[count:].min() == joined[count:].max() == 3
+        scaled, found = session.run([x * 3, total], {x: fed})
+        assert scaled.min() == scaled.max() == 3 and found == count
+
+
+def test_large_results_beside_a_sum():
+    count = 2**22 + 3
+    x = tf.placeholder(tf.float32, [None])
+    y = tf.tanh(x)
+    with tf.Session() as session:
+        fed = np.random.default_rng(0).standard_normal(count, dtype=np.float32)
+        for size in (count, count - 3, 5):
+            value, total = session.run([y, tf.reduce_sum(y)], {x: fed[:size]})
+            np.testing.assert_allclose(value, np.tanh(fed[:size]), rtol=1e-6)
+            assert abs(total - value.sum(dtype=np.float64)) < 1e-3 * size**0.5

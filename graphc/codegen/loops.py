@@ -11,6 +11,7 @@ from graphc.ir.dims import Size
 from graphc.ir.node import Node
 from graphc.ir.op import Kind
 from graphc.ir.types import BY_SHORT
+from graphc.memory import ALIGNMENT
 from graphc.passes.fuse import is_literal
 from graphc.passes.regions import Region, contiguous
 
@@ -18,6 +19,10 @@ BLOCK = 4096            # elements that are summed before the sum is added to th
 SMALL = 4 * BLOCK       # a whole-array reduction of at most so many elements is one kernel
 ACROSS = 16             # vector instructions that fill a vector with elements that do not lie together
 FEW = 16                # elements that do not fill vectors
+DEAR = 10               # vector instructions that take longer than a store and a load
+KEPT_ROW = 1 << 15      # elements of a row that stays in the caches between passes
+MANY_COLUMNS = 64       # for each vector that is walked down with others
+WIDE_STATEMENTS = 40    # of a body that is written several times
 STREAM_BYTES = 16 << 20  # results larger than this bypass the caches
 
 
@@ -106,17 +111,69 @@ class LoopLowering:
             sizes_p = (("p0", 1),)
         vector = (sizes_r if along else sizes_p)[-1][0]
         writer = Writer(self.region, self.buffers, parameters, self.strides(parameters, parallel, reduced))
+        writer.keep = self.kept_values()
         before = writer.section(self.row_targets(0))
         phases = tuple(self.phase(writer, k, vector) for k in range(self.phase_count()))
         elements = dims.product(self.region.sizes)
         stream = ""
-        if not self.region.reduced and len(sizes_p) == 1 and parallel:
+        if not self.region.reduced and len(sizes_p) == 1 and parallel and self.stores_are_aligned():
             stream = str(parameters.size(self.stream_flag(elements), keep=()))
         kernel = LoopKernel(self.name, parameters.buffer_names, parameters.size_names, sizes_p, sizes_r, vector,
                             tuple(before), phases, item_bytes(before, phases),
                             blocked=any(p.accumulators for p in phases) and not self.short_rows(), stream=stream,
+                            wide=1 if along else self.width(before, phases),
                             may_fail=bool(parameters.failures))
         return parameters.call(kernel, serial=not parallel, operations=elements * self.cost(), location=self.line)
+
+    def kept_values(self) -> dict[Node, Node]:
+        """Dear values that are needed again in the last pass over the reduced axes -> outputs that are stored in that pass, in
+        whose memory they wait for it: a row's powers in that of its softmax. Only where a row surely stays in the caches.
+        """
+        region, last = self.region, self.phase_count() - 1
+        if last < 1 or not _surely_small(dims.product(region.sizes[a] for a in region.reduced), KEPT_ROW):
+            return {}
+        needed = self.first_needed()
+        found: dict[Node, Node] = {}
+        free = [o for o in region.outputs if not region.is_row(o) and region.phase[o] == last]
+        for node in region.nodes:
+            dear = node.op.kind is Kind.ELEMENTWISE and node.op.rule.cost >= DEAR and not region.is_row(node)
+            if dear and needed[node] < last and node not in region.outputs:
+                place = next((o for o in free if o.type == node.type and node.type.dtype.arithmetic is node.type.dtype
+                              and region.placement[o] == region.placement[node] and self.leads_to(node, o)), None)
+                if place is not None:
+                    found[node] = place
+                    free.remove(place)
+        return found
+
+    def first_needed(self) -> dict[Node, int]:
+        """The first pass over the reduced axes that needs a node's value, as far as computed nodes tell."""
+        region = self.region
+        found = {n: region.phase[n] if n in region.outputs else self.phase_count() for n in region.nodes}
+        for user in reversed(region.nodes):
+            when = region.phase[user] - 1 if region.reduces(user) else found[user]
+            for source in user.inputs:
+                if source in found:
+                    found[source] = min(found[source], when)
+        return found
+
+    def leads_to(self, node: Node, output: Node) -> bool:
+        """Whether an output is computed from a value with no reduction in between: it is stored after that was loaded."""
+        reached = {node}
+        for user in self.region.nodes:
+            if not self.region.reduces(user) and not reached.isdisjoint(user.inputs):
+                reached.add(user)
+        return output in reached
+
+    def width(self, before: Sequence[Statement], phases: Sequence[Phase]) -> int:
+        """How many vectors side by side a walk down the columns takes in: several lines of memory at each step, as far as there
+        are many columns and the vectors fit into registers.
+        """
+        columns = dims.product(self.region.sizes[a] for a in self.order[0][-1]) if self.order[0] else 1
+        statements = len(before) + sum(len(p.body) + len(p.after) for p in phases)
+        sums = max((len(p.accumulators) for p in phases), default=0)
+        if not isinstance(columns, int) or statements > WIDE_STATEMENTS or sums > 2:
+            return 1
+        return next((w for w in (4, 2) if columns >= w * MANY_COLUMNS), 1)
 
     def cost(self) -> int:
         """About how many vector instructions a point of the domain costs; what lanes read across costs one for each."""
@@ -130,6 +187,14 @@ class LoopLowering:
         """A size that is 0 as long as the results are small."""
         width = max((o.type.dtype.size for o in self.region.outputs), default=4)
         return dims.floordiv(elements * width, STREAM_BYTES)
+
+    def stores_are_aligned(self) -> bool:
+        """Whether every store of a vector is to a multiple of its size, as stores that bypass the caches want it: not where an
+        output is a part of something, at an odd place.
+        """
+        places = (self.region.stored(o)[1] * o.type.dtype.size for o in self.region.outputs if not self.region.is_row(o)
+                  or not self.region.reduced)
+        return all(dims.floordiv(place, ALIGNMENT) * ALIGNMENT == place for place in places)
 
     def short_rows(self) -> bool:
         return _surely_small(dims.product(self.region.sizes[a] for a in self.region.reduced), BLOCK)
@@ -152,8 +217,11 @@ class LoopLowering:
             partials[accumulator.name] = buffer
             stores.append(writer.store_at(accumulator.name, buffer, accumulator.dtype, (("item", 1),)))
         phase = Phase(phase.body, phase.accumulators, tuple(stores))
+        stream = ""
+        if len(sizes_r) == 1 and any(not region.is_row(o) for o in region.outputs) and self.stores_are_aligned():
+            stream = str(first.size(self.stream_flag(outer), keep=()))
         kernel = LoopKernel(self.name + "_chunks", first.buffer_names, first.size_names, (), sizes_r, sizes_r[-1][0],
-                            tuple(before), (phase,), item_bytes(before, (phase,)), chunk=chunk, blocked=True,
+                            tuple(before), (phase,), item_bytes(before, (phase,)), chunk=chunk, blocked=True, stream=stream,
                             may_fail=bool(first.failures))
         elements = dims.product(region.sizes)
         call = first.call(kernel, operations=elements * len(region.nodes), location=self.line)

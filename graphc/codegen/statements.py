@@ -53,6 +53,8 @@ class Writer:
         self.names: dict[Node, str] = {}
         self.known: set[Node] = set()
         self.statements: list[Statement] = []
+        self.keep: dict[Node, Node] = {}    # dear values that several phases need -> outputs in whose memory they wait
+        self.kept: set[Node] = set()
         if anchor:
             self.names[anchor[0]] = anchor[1]
             self.known.add(anchor[0])
@@ -75,7 +77,13 @@ class Writer:
             node = node.inputs[0]
         if node not in self.known:
             self.known.add(node)
-            self.write(node)
+            if node in self.kept:
+                self.statements.append(Load(self.name(node), self.output_access(self.keep[node])))
+            else:
+                self.write(node)
+                if node in self.keep:
+                    self.kept.add(node)
+                    self.statements.append(Store(self.name(node), self.output_access(self.keep[node])))
         return self.names[node]
 
     def name(self, node: Node) -> str:
@@ -148,10 +156,13 @@ class Writer:
         return Load(name, Access(self.parameters.buffer(buffer), dtype, strides))
 
     def store(self, node: Node) -> None:
+        self.statements.append(Store(self.names[node], self.output_access(node)))
+
+    def output_access(self, node: Node) -> Access:
+        """Where an output is stored."""
         strides, offset = self.region.stored(node)
-        access = Access(self.parameters.buffer(self.buffers[node], write=True), node.type.dtype.short,
-                        self.strides.over_axes(strides, self.region.placement[node]), self.parameters.size(offset))
-        self.statements.append(Store(self.names[node], access))
+        return Access(self.parameters.buffer(self.buffers[node], write=True), node.type.dtype.short,
+                      self.strides.over_axes(strides, self.region.placement[node]), self.parameters.size(offset))
 
     def store_at(self, value: str, buffer: Buffer, dtype: str, strides) -> Store:
         """A store to a temporary."""

@@ -232,7 +232,7 @@ def softmax(x, axes, name: str | None = None) -> Node:
     x = as_node(x)
     require_floats("softmax", logits=x)
     powers = exp(_shifted(x, axes))
-    return divide(powers, keep(reduce_sum(powers, axes=axes), x.type.shape, axes), name=name)
+    return multiply(powers, keep(1 / reduce_sum(powers, axes=axes), x.type.shape, axes), name=name)
 
 
 @in_arithmetic

@@ -1,6 +1,8 @@
 """Loop kernels as Numba source: a skeleton of plain loops that Numba compiles, around traced vector bodies."""
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from graphc.codegen.cpu.bodies import HELPERS, Body, make_body
 from graphc.codegen.cpu.simd_core import register_dtype
 from graphc.codegen.cpu.source import KernelSource, Skeleton
@@ -162,11 +164,11 @@ class _LoopEmitter:
         s.line(f"{axis} = whole")
         s.call(body, count=f"{size} - whole")
 
-    def start(self, phase: Phase, suffix: str = "") -> None:
+    def start(self, phase: Phase, suffix: str = "", named: Callable[[str], str] = str) -> None:
         for a in phase.accumulators:
-            self.skeleton.splat(a.name + suffix, a.dtype, a.init)
+            self.skeleton.splat(named(a.name) + suffix, a.dtype, a.init)
             if a.arg:
-                self.skeleton.splat(a.position + suffix, "i64", 0)
+                self.skeleton.splat(named(a.position) + suffix, "i64", 0)
 
     def rows(self) -> None:
         """Lanes along the last reduced axis; a work item is a point of the parallel axes."""
@@ -200,6 +202,16 @@ class _LoopEmitter:
             self.start(phase, suffix)
         s.line(f"whole = {last} // {self.lanes} * {self.lanes}" if first == "0" else
                f"whole = {first} + ({last} - {first}) // {self.lanes} * {self.lanes}")
+        if kernel.stream and (streamed := _streamed(body)):
+            s.bodies.append(streamed)
+            s.line(f"begin = {first}")
+            s.open(f"if {kernel.stream} > 0:")
+            s.loop(axis, "begin", "whole", self.lanes)
+            s.call(streamed, suffix=suffix)
+            s.close()
+            s.line("begin = whole")
+            s.close()
+            first = "begin"
         s.loop(axis, first, "whole", self.lanes)
         s.call(body, suffix=suffix)
         s.close()
@@ -212,20 +224,28 @@ class _LoopEmitter:
         s.close_to(depth)
 
     def columns(self) -> None:
-        """Lanes along the last parallel axis; the reduced axes are walked one step at a time."""
+        """Lanes along the last parallel axis; the reduced axes are walked one step at a time, by `wide` vectors at once."""
         kernel, s = self.kernel, self.skeleton
         results = self.row_results()
         before = self.section("before", kernel.before, results[0])
         *outer, (axis, size) = kernel.parallel
-        s.line(f"blocks = ({size} + {self.lanes - 1}) // {self.lanes}")
+        together = [self.column_names(axis, w) for w in range(kernel.wide)] if kernel.wide > 1 else [str]
+        s.line(f"blocks = ({size} + {kernel.wide * self.lanes - 1}) // {kernel.wide * self.lanes}")
         s.rows([*outer, ("column", "blocks")])
-        s.line(f"{axis} = column * {self.lanes}")
-        s.line(f"live = {size} - {axis}")
-        s.call(before, count="live")
+        for w, named in enumerate(together):
+            s.line(f"{named(axis)} = column * {kernel.wide * self.lanes}" + (f" + {w * self.lanes}" if w else ""))
+            s.line(f"{named('live')} = {size} - {named(axis)}")
+
+        def each(body: Body, suffix: str = "") -> None:
+            for named in together:
+                s.call(body, named("live"), suffix, named)
+
+        each(before)
         for k, phase in enumerate(kernel.phases):
             body = self.phase_body(k, phase)
             blocked = kernel.blocked and phase.accumulators
-            self.start(phase)
+            for named in together:
+                self.start(phase, named=named)
             depth = len(s.indents)
             for r, n in kernel.reduced[:-1]:
                 s.loop(r, 0, n)
@@ -233,18 +253,29 @@ class _LoopEmitter:
             if blocked:
                 join = self.join_body(k, phase)
                 s.loop("block", 0, n, ROWS_IN_BLOCK)
-                self.start(phase, "_block")
+                for named in together:
+                    self.start(phase, "_block", named)
                 s.minimum(f"stop{k}", f"block + {ROWS_IN_BLOCK}", str(n))
                 s.loop(r, "block", f"stop{k}")
             else:
                 s.loop(r, 0, n)
-            s.call(body, count="live", suffix="_block" if blocked else "")
+            each(body, "_block" if blocked else "")
             s.close()
             if blocked:
-                s.call(join)
+                for named in together:
+                    s.call(join, named=named)
             s.close_to(depth)
             if phase.accumulators or phase.after:
-                s.call(self.after_body(k, phase, results[k + 1]), count="live")
+                each(self.after_body(k, phase, results[k + 1]))
+
+    def column_names(self, axis: str, number_: int) -> Callable[[str], str]:
+        """What names are called for one of several vectors that are walked together: all that differ between these."""
+        own = {axis, "live", *self.vectors}
+
+        def named(name: str) -> str:
+            base = name.removesuffix("_block")
+            return f"{base}_{number_}{name[len(base):]}" if base in own else name
+        return named
 
     def chunks(self) -> None:
         """A whole-array reduction: a work item is a chunk of the first reduced axis."""

@@ -1,7 +1,7 @@
 """The source of one kernel: traced bodies, and a skeleton that Numba compiles."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from graphc.codegen.cpu.bodies import Body, number
@@ -98,8 +98,10 @@ class Skeleton:
         self.splats[key] = (dtype, value)
         self.line(f"{name} = {key}()  # {number(value)}")
 
-    def call(self, body: Body, count: str | None = None, suffix: str = "") -> None:
-        """Call a body, masked to `count` lanes if given; accumulators carry `suffix` in the skeleton's names."""
+    def call(self, body: Body, count: str | None = None, suffix: str = "", named: Callable[[str], str] = str) -> None:
+        """Call a body, masked to `count` lanes if given; accumulators carry `suffix` in the skeleton's names, and `named` gives
+        what a name of the body is called there.
+        """
         if not body.lines and not body.results:
             return
         intrinsic, constants = body.name, {}
@@ -113,9 +115,9 @@ class Skeleton:
             if p == "count":
                 arguments += [count] if count is not None else []
             else:
-                arguments.append(p + suffix if suffix and p in results else p)
+                arguments.append(named(p) + (suffix if p in results else ""))
         text = f"{intrinsic}({', '.join(str(a) for a in arguments)})"
-        self.line(f"{', '.join(n + suffix for n in results)} = {text}" if results else text)
+        self.line(f"{', '.join(named(n) + suffix for n in results)} = {text}" if results else text)
 
     def source(self, preamble: str = "") -> KernelSource:
         """The finished module."""
