@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from graphc.errors import RunError, report
+from graphc.errors import BudgetError, RunError, report
 from graphc.ir.graph import Graph, nested
 from graphc.ir.interpreter import bind_dims, bind_result, check_equations, evaluate
 from graphc.ir.node import RESULT, Node
 from graphc.ir.op import Kind
+from graphc.memory import Memory, over_budget
 from graphc.program import Program
-from graphc.runtime.executor import KEPT_SIZES, Executable
+from graphc.runtime.executor import KEPT_SIZES, Executable, thread_count
 
 
 class Chain:
@@ -24,8 +25,8 @@ class Chain:
     """
 
     def __init__(self, graph: Graph, variables: Sequence[np.ndarray], program: Callable[[Graph], Program],
-                 order: Callable[[Graph], list[Node]] = Graph.nodes):
-        self.graph = graph
+                 order: Callable[[Graph], list[Node]] = Graph.nodes, budget: int | None = None):
+        self.graph, self.budget = graph, budget
         inputs = [n for n in graph.inputs if n.attrs["role"] == "variable"]
         self.variables = dict(zip(inputs, variables, strict=True))
         self.counter = np.zeros(1, np.int64)
@@ -33,13 +34,13 @@ class Chain:
         self.order = order(graph)
         self.in_python = {i for n in self.order if n.op.kind is not Kind.SEGMENT for i in n.inputs} | set(graph.outputs)
         self.executables = {n: self.executable(n, program) for n in self.order if n.op.kind is Kind.SEGMENT}
-        self.bodies = {body: Chain(body, (), program, order) for n in self.order if n.op.kind is not Kind.SEGMENT
+        self.bodies = {body: Chain(body, (), program, order, budget) for n in self.order if n.op.kind is not Kind.SEGMENT
                        for body in nested(n).values()}
 
     def executable(self, node: Node, program: Callable[[Graph], Program]) -> Executable:
         """The program of one segment."""
         state = [self.variables[i] for i in node.inputs if i in self.variables]
-        return Executable(program(node.attrs["body"]), state, self.counter)
+        return Executable(program(node.attrs["body"]), state, self.counter, budget=self.budget)
 
     @property
     def programs(self) -> list[Program]:
@@ -47,17 +48,28 @@ class Chain:
         return [e.program for e in self.executables.values()] + [p for b in self.bodies.values() for p in b.programs]
 
     def sizes(self, arrays: Sequence[np.ndarray]) -> dict[str, int]:
-        """The sizes of the dims that the feeds tell. Raises ShapeError when they do not fit together."""
+        """The sizes of the dims that the feeds tell. Raises ShapeError when they do not fit together, and BudgetError when what
+        is known by them already takes too much.
+        """
         key = tuple([a.shape for a in arrays])
         if key not in self.known:
             shapes = iter(key)
             env = bind_dims(self.graph.inputs, [tuple(n.type.shape) if n in self.variables else next(shapes)
                                                 for n in self.graph.inputs])
             check_equations(self.graph.equations, env)
+            self.check_budget(env)
             if len(self.known) == KEPT_SIZES:
                 self.known.clear()
             self.known[key] = env
         return dict(self.known[key])
+
+    def check_budget(self, env: Mapping[str, int]) -> None:
+        """Raise BudgetError when the programs of which all sizes are known take more than the budget."""
+        if self.budget is not None:
+            memory = Memory([p for p in self.programs if all(n in env for n in p.names)], thread_count())
+            sizes = {n: env[n] for n in memory.dims}
+            if memory.bytes(**sizes) > self.budget:
+                raise over_budget(memory, self.budget, sizes)
 
     def run(self, arrays: Sequence[np.ndarray], env: dict[str, int], number: int, keep: dict[Node, Any] | None = None) -> list:
         """The outputs for feeds of the right dtypes and the `sizes` of their dims, in the run of this number. New states of
@@ -104,6 +116,8 @@ class Chain:
         executable = self.executables[node]
         try:
             instance = executable.instance(arrays)
+        except BudgetError:
+            raise
         except (OverflowError, MemoryError):
             sizes = zip(executable.program.names, executable.sizes(arrays), strict=True)
             raise report(RunError, f"{node.attrs['body'].name}: there is no memory for tensors of these sizes",

@@ -12,7 +12,7 @@ import numpy as np
 
 from graphc.cache import warn_once
 from graphc.config import options
-from graphc.errors import CompileError, FeedError, GraphcError, ShapeError, report
+from graphc.errors import CompileError, FeedError, GraphcError, SessionError, ShapeError, report
 from graphc.feeds import violated_equation
 from graphc.ir import dims
 from graphc.ir.dims import Size
@@ -21,6 +21,7 @@ from graphc.ir.images import FULL, named_batches
 from graphc.ir.interpreter import bind_dims, check_equations, interpret
 from graphc.ir.node import Node, input_node
 from graphc.ir.op import Kind
+from graphc.memory import Memory, reuse_text
 from graphc.portable import KeptGraph, kept_graph, named_like
 from graphc.program import Program
 from graphc.runtime.layout import Result
@@ -73,6 +74,14 @@ class Compiled:
     def run(self, arrays: Sequence[np.ndarray]) -> list:
         """The fetched values for feeds of the right dtypes."""
         raise NotImplementedError
+
+    @property
+    def memory(self) -> Memory:
+        """What a run takes. Raises SessionError for the interpreter, which plans nothing."""
+        if not self.programs:
+            raise report(SessionError, "the interpreter plans no memory", rule=f"the device is {options.device!r}")
+        from graphc.runtime.executor import thread_count
+        return Memory(self.programs, thread_count())
 
     def run_fast(self, values) -> list | None:
         """The fetched values if the feeds need no look at all; else None, and nothing was run."""
@@ -151,7 +160,7 @@ class Native(Compiled):
         from graphc.runtime.executor import Executable
         self.program, self.graph = program, graph
         self.executable = Executable(program, [store.array(h) for h in self.variables], store.counter, store.access,
-                                     bool(self.written))
+                                     bool(self.written), store.budget)
         self.last: tuple[Instance, ...] = ()  # for the sizes of the last run: one for each run that overlapped
 
     @property
@@ -260,6 +269,11 @@ class BySize(Compiled):
     def programs(self) -> Sequence[Program]:
         return [p for part in self.parts.values() for p in part.programs]
 
+    @property
+    def memory(self) -> Memory:
+        """What the program for batches that fill vectors takes."""
+        return self.part_for(frozenset()).memory
+
     def part(self, arrays: Sequence[np.ndarray]) -> Compiled:
         """The program for feeds of these sizes."""
         shapes = iter([a.shape for a in arrays])
@@ -270,6 +284,10 @@ class BySize(Compiled):
             raise self.misfit(arrays, e) from None
         few = frozenset(name for size in self.batches for name in dims.names(size)
                         if env.keys() >= {*dims.names(size)} and dims.substitute(size, env) < FULL)
+        return self.part_for(few)
+
+    def part_for(self, few: frozenset[str]) -> Compiled:
+        """The program for which the dims of these names are small."""
         with self.store.access.preparing:
             if few not in self.parts:
                 self.parts[few] = self.make(few)
@@ -329,8 +347,8 @@ def num_threads() -> int:
     return threads.num_threads()
 
 
-def compile_graph(store, fetches: Sequence[Node], feeds: Sequence[Node], arrays: Sequence[np.ndarray]) -> Compiled:
-    """The program that computes `fetches` from `feeds`; `arrays` are the first feeds, for the value check."""
+def compile_graph(store, fetches: Sequence[Node], feeds: Sequence[Node], arrays: Sequence[np.ndarray] | None) -> Compiled:
+    """The program that computes `fetches` from `feeds`; `arrays` are the first feeds, if there are any, for the value check."""
     name = _program_name(fetches)
     graph = fed_variables(captured(name, fetches, feeds), feeds)
     check_feeds(graph, feeds)
@@ -343,11 +361,12 @@ def compile_graph(store, fetches: Sequence[Node], feeds: Sequence[Node], arrays:
     if not batches:
         return _compiled(store, graph, name, arrays, frozenset())
     found = BySize(store, graph, batches, lambda few: _compiled(store, graph, name, arrays, few))
-    found.part(arrays)
+    if arrays is not None:
+        found.part(arrays)
     return found
 
 
-def _compiled(store, graph: Graph, name: str, arrays: Sequence[np.ndarray], few: frozenset[str]) -> Compiled:
+def _compiled(store, graph: Graph, name: str, arrays: Sequence[np.ndarray] | None, few: frozenset[str]) -> Compiled:
     """The program of a captured graph, in which the dims of the names `few` are small: an earlier process made it, or it is
     made now.
     """
@@ -365,11 +384,12 @@ def _compiled(store, graph: Graph, name: str, arrays: Sequence[np.ndarray], few:
               f"calls of {len({s for p in programs for s in p.objects})} kernels", file=sys.stderr)
     if "memory" in options.explain:
         for program in programs:
-            print(f"graphc: {program.name}: temporaries take {program.memory()} bytes", file=sys.stderr)
+            for line in (*reuse_text(program), *str(program.memory).split("\n")):
+                print(f"graphc: {program.name}: {line}", file=sys.stderr)
     return found
 
 
-def _built(store, graph: Graph, kept: KeptGraph | None, name: str, arrays: Sequence[np.ndarray],
+def _built(store, graph: Graph, kept: KeptGraph | None, name: str, arrays: Sequence[np.ndarray] | None,
            few: frozenset[str]) -> Compiled:
     """The program of a graph, made by passes and code generation, and kept for the next process."""
     from graphc.making import make
@@ -378,7 +398,8 @@ def _built(store, graph: Graph, kept: KeptGraph | None, name: str, arrays: Seque
     if fused in programs:
         return Native(store, graph, state, programs[fused], fused)
     from graphc.chain import Chain
-    return Chained(store, graph, state, lambda variables: Chain(fused, variables, programs.__getitem__))
+    return Chained(store, graph, state, lambda variables: Chain(
+        fused, variables, programs.__getitem__, budget=store.budget))
 
 
 def _loaded(store, kept: KeptGraph) -> Compiled | None:
@@ -399,7 +420,7 @@ def _loaded(store, kept: KeptGraph) -> Compiled | None:
         reader = Reader(kept.form, name, blobs)
         graph = reader.graph(document["skeleton"])
         return Chained(store, kept.graph, state, lambda variables: Chain(
-            graph, variables, lambda body: programs[reader.programs[body]], reader.orders.__getitem__))
+            graph, variables, lambda body: programs[reader.programs[body]], reader.orders.__getitem__, store.budget))
     except (GraphcError, LoadError, LookupError, TypeError, ValueError) as e:
         warn_once(f"a compiled program is not used: {str(e).splitlines()[0]}")
         return None

@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 
 def _words(name: str) -> tuple[str, ...]:
@@ -17,15 +19,21 @@ def _number(name: str) -> int:
         raise ValueError(f"{name} must be a whole number, not {text!r}") from None
 
 
+_Default = TypeVar("_Default", int, None)
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
-def _bytes(name: str, default: str) -> int:
-    text = os.environ.get(name) or default
-    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
-    if not number.isdecimal() or unit not in _UNITS:
-        raise ValueError(f"{name} must be a number of bytes, such as 500M or 2G, not {text!r}")
-    return int(number) * _UNITS[unit]
+def memory_size(value: int | str, what: str = "a memory size") -> int:
+    """Bytes: a whole number, or a text such as "512M" or "2 GiB". Raises ValueError."""
+    match = re.fullmatch(r"(\d+)\s*([KMGT]?)(?:i?B)?", str(value).strip(), re.IGNORECASE)
+    if match is None or isinstance(value, bool):
+        raise ValueError(f"{what} must be a number of bytes, such as 500M or 2G, not {value!r}")
+    return int(match[1]) * _UNITS[match[2].upper()]
+
+
+def _bytes(name: str, default: _Default) -> int | _Default:
+    text = os.environ.get(name, "")
+    return memory_size(text, name) if text else default
 
 
 @dataclass
@@ -42,6 +50,7 @@ class Options:
     cache        GRAPHC_CACHE        whether compiled programs are kept for later processes; 0 is no
     cache_dir    GRAPHC_CACHE_DIR    the folder for them; default: a folder graphc where the system keeps a user's caches
     cache_limit  GRAPHC_CACHE_LIMIT  bytes of all of them together (default 1G); those not used for longest go first
+    memory_budget  GRAPHC_MEMORY_BUDGET  bytes that a program may take ("512M"): a run that needs more fails before it starts
     """
 
     debug: int = field(default_factory=lambda: _number("GRAPHC_DEBUG"))
@@ -52,7 +61,8 @@ class Options:
     explain: tuple[str, ...] = field(default_factory=lambda: _words("GRAPHC_EXPLAIN"))
     cache: bool = field(default_factory=lambda: os.environ.get("GRAPHC_CACHE", "1") != "0")
     cache_dir: str = field(default_factory=lambda: os.environ.get("GRAPHC_CACHE_DIR", ""))
-    cache_limit: int = field(default_factory=lambda: _bytes("GRAPHC_CACHE_LIMIT", "1G"))
+    cache_limit: int = field(default_factory=lambda: _bytes("GRAPHC_CACHE_LIMIT", 2**30))
+    memory_budget: int | None = field(default_factory=lambda: _bytes("GRAPHC_MEMORY_BUDGET", None))
 
 
 options = Options()

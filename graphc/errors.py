@@ -58,6 +58,10 @@ class RunError(GraphcError, ArithmeticError, IndexError):
     """A kernel met a value it cannot work on: a zero divisor, an index out of range, a failed check."""
 
 
+class BudgetError(GraphcError, MemoryError):
+    """A run would take more memory than the budget allows. Nothing was run."""
+
+
 class ParseError(GraphcError, ValueError):
     """A text is not a graph."""
 

@@ -27,13 +27,13 @@ def meaning(graph: Graph, name: str) -> Graph:
 
 
 def make(store, graph: Graph, kept: KeptGraph | None, name: str,
-         arrays: Sequence[np.ndarray], few: frozenset[str]) -> tuple[Graph, dict[Graph, Program]]:
+         arrays: Sequence[np.ndarray] | None, few: frozenset[str]) -> tuple[Graph, dict[Graph, Program]]:
     """(what the passes make of a graph, the programs of its `native_graphs`), which another process can load if it is kept.
 
     arrays: the first feeds, for the value check. few: names of dims that are small: no batch fills vectors.
     """
     instruments = standard_instruments(name, PIPELINE)
-    if options.check >= 2:
+    if options.check >= 2 and arrays is not None:
         instruments.append(_value_check(store, graph, arrays))
     watched = kept.form.watched() if kept else graph
     fused = run_passes(watched, [p for p in PIPELINE if p is not layout] if few else PIPELINE, instruments)

@@ -110,7 +110,9 @@ class KeptGraph:
 
         def located(rows):
             return tuple(replace(r, location=line(r.location)) for r in rows)
-        return replace(program, feeds=located(program.feeds), variables=located(program.variables),
+        named = tuple(replace(b, name=self.form.nodes[int(b.location[1:])].label) if b.dtype and b.location[:1] == "#" else b
+                      for b in program.buffers)
+        return replace(program, buffers=located(named), feeds=located(program.feeds), variables=located(program.variables),
                        outputs=located(program.outputs), records=located(program.records), failures=located(program.failures),
                        equations=tuple((a, b, line(at)) for a, b, at in program.equations))
 
@@ -150,7 +152,8 @@ def with_dims(program: Program, name: Callable[[str], str]) -> Program:
                      for f in program.failures)
     return replace(program, names=texts(program.names), feeds=shaped(program.feeds), variables=shaped(program.variables),
                    outputs=shaped(program.outputs), equations=tuple((text(a), text(b), at) for a, b, at in program.equations),
-                   records=records, slots=texts(program.slots), failures=failures)
+                   records=records, arena=text(program.arena), slots=texts(program.slots), failures=failures,
+                   buffers=tuple(replace(b, bytes=text(b.bytes), shape=texts(b.shape)) for b in program.buffers))
 
 
 def _all_nodes(graph: Graph):

@@ -1,7 +1,7 @@
 """`Program`: what a session runs and what can be kept on disk. Numbers, texts, arrays and object code; no graph, no compiler.
 
 Its words, one for each argument of each kernel call, say what the argument is: "feed 0", "variable 2", "constant 1",
-"output 0", "slot 3" (a part of the arena), "run" (address of the run number), "error" (address of the error slot),
+"output 0", "slot 3" (a place in the arena), "run" (address of the run number), "error" (address of the error slot),
 "row" (an address that a loop changes), "span" (FrameWord.SPAN), "place 4 1" (the address of word 1 of record 4),
 "drawn 0" (a seed of the system), or "= expression of dims" (a size).
 """
@@ -16,8 +16,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from graphc.errors import ParseError, report
+from graphc.memory import Memory
 
-FORMAT = 3
+FORMAT = 4
 MAGIC = b"graphc-program\n"
 NO_LIMIT = 2**63 - 1    # iterations of a loop that ends by itself
 
@@ -42,6 +43,29 @@ class ArraySpec:
     dtype: str
     shape: tuple[str, ...]
     location: str = ""
+
+
+@dataclass(frozen=True)
+class BufferSpec:
+    """A temporary: its place in the arena, its bytes as a dim text (for all threads), the first and last record of its life.
+
+    dtype: short, "" for what holds no tensor; per_thread: each thread has a part of it for itself.
+    """
+
+    name: str
+    slot: int
+    bytes: str
+    first: int
+    last: int
+    dtype: str
+    shape: tuple[str, ...]
+    per_thread: bool
+    location: str = ""
+
+    @property
+    def type(self) -> str:
+        """dtype and shape; "" for what holds no tensor."""
+        return f"{self.dtype}[{','.join(self.shape)}]" if self.dtype else ""
 
 
 @dataclass(frozen=True)
@@ -82,9 +106,10 @@ class RecordSpec:
 
 @dataclass(frozen=True)
 class Program:
-    """A compiled graph. `names`: its named dims; `written`: variables that get a new value; `slots`: sizes of the arena's
-    parts in bytes, as dim texts; `drawn`: seeds of the system; `given`: for each constant the number of the graph's large
-    constant that it is, or -1; `objects`: symbol -> object code.
+    """A compiled graph. `names`: its named dims; `written`: variables that get a new value; `arena`: bytes of all temporaries
+    together; `slots`: places in it, in bytes from its start, all as dim texts; `buffers`: what it holds; `updates`: (number of
+    a variable, why its new value is computed apart from the old one, or ""); `drawn`: seeds of the system; `given`: for each
+    constant the number of the graph's large constant that it is, or -1; `objects`: symbol -> object code.
 
     A new field that holds sizes or lines belongs into `portable.with_dims` or `with_lines`: another process has others.
     """
@@ -98,7 +123,10 @@ class Program:
     written: tuple[str, ...]
     equations: tuple[tuple[str, str, str], ...]
     records: tuple[RecordSpec, ...]
+    arena: str
     slots: tuple[str, ...]
+    buffers: tuple[BufferSpec, ...]
+    updates: tuple[tuple[int, str], ...]
     failures: tuple[FailureSpec, ...]
     drawn: tuple[int, ...]
     given: tuple[int, ...]
@@ -109,9 +137,10 @@ class Program:
         """Whether there is a loop that ends by itself, after who knows how many iterations."""
         return any(r.kind == "loop" and r.words[1] == f"= {NO_LIMIT}" for r in self.records)
 
-    def memory(self) -> str:
-        """Bytes of temporaries, as an expression of the named dims and of `threads_`."""
-        return " + ".join(self.slots) or "0"
+    @property
+    def memory(self) -> Memory:
+        """What a run on one thread takes; `Session.memory` has it for as many as runs use."""
+        return Memory([self])
 
     def to_bytes(self) -> bytes:
         """The program as bytes. No pickle."""
@@ -152,7 +181,7 @@ class Program:
 
 
 KINDS: dict[str, type] = {"feeds": ArraySpec, "variables": ArraySpec, "outputs": ArraySpec, "records": RecordSpec,
-                          "failures": FailureSpec}
+                          "buffers": BufferSpec, "failures": FailureSpec}
 
 
 def _added(blobs: list[bytes], blob: bytes) -> int:

@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from graphc.compiler import Compiled, compile_graph
+from graphc.config import memory_size, options
 from graphc.errors import FeedError, SessionError, StateError, report
 from graphc.feeds import feed_array
 from graphc.fetches import LEAVES, Run, nest_key
 from graphc.ir.container import Graph, get_default_graph
 from graphc.ir.node import OPERATORS, Node
+from graphc.memory import Memory
 from graphc.runtime.access import Access
 from graphc.runtime.memory import aligned
 from graphc.steps import run_many
@@ -35,10 +37,11 @@ def get_default_session() -> Session | None:
 
 class Store:
     """The variables' values in one session: arrays at fixed addresses. `counter` is the number of the next run, which random
-    ops count; `access` says who may touch the values.
+    ops count; `access` says who may touch the values; `budget`: bytes that a run may take.
     """
 
-    def __init__(self):
+    def __init__(self, budget: int | None):
+        self.budget = budget
         self.arrays: dict[Node, np.ndarray] = {}
         self.initialised: set[Node] = set()
         self.counter = np.zeros(1, np.int64)
@@ -68,11 +71,14 @@ class Session:
     seeded ops.
     """
 
-    def __init__(self, target: str = "", graph: Graph | None = None, config=None):
+    def __init__(self, target: str = "", graph: Graph | None = None, config=None, memory_budget: int | str | None = None):
+        """memory_budget: bytes that a program may take, or a text such as "512M"; by default what GRAPHC_MEMORY_BUDGET says.
+        A run that would take more raises BudgetError before anything is computed. Raises ValueError for another text.
+        """
         if graph is not None and not isinstance(graph, Graph):
             raise report(SessionError, f"Session: graph={graph!r:.60} is not a graphc.Graph")
         self.graph = graph if graph is not None else get_default_graph()
-        self.store = Store()
+        self.store = Store(options.memory_budget if memory_budget is None else memory_size(memory_budget, "memory_budget"))
         self.closed = False
         self._runs: dict = {}
         self._compiled: dict = {}
@@ -86,7 +92,7 @@ class Session:
 
         feed_dict  tensor, or its name, -> value. Any tensor can be fed; feeding a variable feeds all its reads.
         The arrays that it returns are the caller's own: no later run changes them.
-        Raises FetchError, FeedError, ShapeError, StateError (an uninitialised variable), RunError, SessionError.
+        Raises FetchError, FeedError, ShapeError, StateError (an uninitialised variable), RunError, BudgetError, SessionError.
         """
         feeds = {} if feed_dict is None else feed_dict
         kind = type(fetches)
@@ -144,6 +150,15 @@ class Session:
         """
         return run_many(self, fetches, data, batch_size, steps, shuffle, seed, drop_remainder, feed_dict, progress)
 
+    def memory(self, fetches, feed_list=()) -> Memory:
+        """What a run of `fetches`, fed with `feed_list`, takes: compiles it and runs nothing.
+
+        The result prints as a table; `.peak` is an expression of the named dims, `.bytes(N=32)` its value, `.at_peak(N=32)` the
+        tensors that make it, with their lines.
+        """
+        found = Run(self, fetches, list(feed_list), any_order=True)
+        return self.compiled(found.fetches, found.program_feeds, None).memory
+
     def partial_run(self, *_, **__):
         """Not supported: a run is one transaction."""
         raise report(SessionError, "partial_run is not supported", rule="a run is one transaction: use several runs")
@@ -155,7 +170,7 @@ class Session:
         self.closed = True
         self._runs.clear()
         self._compiled.clear()
-        self.store = Store()
+        self.store = Store(self.store.budget)
 
     def as_default(self):
         """Make this the default session inside a `with` block; does not close it at the end."""
@@ -180,7 +195,7 @@ class Session:
 
     # programs ----------------------------------------------------------------------------------------------------------
 
-    def compiled(self, fetches: tuple[Node, ...], feeds: tuple[Node, ...], arrays: Sequence[np.ndarray]) -> Compiled:
+    def compiled(self, fetches: tuple[Node, ...], feeds: tuple[Node, ...], arrays: Sequence[np.ndarray] | None) -> Compiled:
         """The compiled program of fetched and fed tensors."""
         key = (fetches, feeds)
         store = self.store
@@ -207,8 +222,8 @@ class Session:
 class InteractiveSession(Session):
     """A session that makes itself the default one when it is made, and its graph, if it is given one, the default graph."""
 
-    def __init__(self, target: str = "", graph: Graph | None = None, config=None):
-        super().__init__(target, graph, config)
+    def __init__(self, target: str = "", graph: Graph | None = None, config=None, memory_budget: int | str | None = None):
+        super().__init__(target, graph, config, memory_budget)
         self._graph_context = None if graph is None else graph.as_default()
         if self._graph_context is not None:
             self._graph_context.__enter__()

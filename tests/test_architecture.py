@@ -22,7 +22,7 @@ LAYERS = {
     "ir": {"errors"},
     "ops": {"errors", "ir"},
     "passes": CORE,
-    "program": {"errors"},                             # the record that codegen writes and runtime reads
+    "program": {"errors", "ir"},                       # the record that codegen writes and runtime reads; of ir only dims
     "codegen": CORE | {"passes", "program"},
     "fingerprint": {"errors"},                         # what programs depend on besides their graph
     "cache": {"errors", "config", "program"},          # the folder in which programs wait for the next process
@@ -37,7 +37,7 @@ LAYERS = {
 # The layer of each file or folder of graphc/. What is not named here belongs to "functions".
 LAYER_OF = {"__init__": "names", "session": "session", "compiler": "session", "chain": "session",
             "fetches": "session", "steps": "session", "test": "session", "making": "session", "portable": "session",
-            "skeleton": "session", "cli": "tools", "__main__": "tools", "testing": "tools",
+            "skeleton": "session", "memory": "program", "cli": "tools", "__main__": "tools", "testing": "tools",
             **{name: name for name in LAYERS}}
 
 # Ops that a pass imports to build nodes with, and why. Nothing else in passes, codegen or runtime may name an op.

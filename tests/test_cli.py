@@ -143,7 +143,7 @@ def _index(stage):
 def test_all_stages_in_order(model, capfd):
     code, out, _ = ran(capfd, "dump", model, "--stage", "all")
     assert code == 0
-    assert re.findall("^=== (.*)$", out, re.M) == ["built", *PASSES, "kernels", "source"]
+    assert re.findall("^=== (.*)$", out, re.M) == ["built", *PASSES, "kernels", "memory", "source"]
     file = model.with_suffix(".graph")
     file.write_text(out)
     code, out, err = ran(capfd, "dump", file, "--stage", "built")
@@ -154,8 +154,8 @@ def test_json_has_nodes_with_all_that_belongs_to_them(model, capfd):
     code, out, _ = ran(capfd, "dump", model, "--stage", "all", "--format", "json")
     assert code == 0
     record = json.loads(out)
-    assert [s["stage"] for s in record["stages"]] == ["built", *PASSES, "kernels", "source"]
-    fused = record["stages"][-3]["graph"]
+    assert [s["stage"] for s in record["stages"]] == ["built", *PASSES, "kernels", "memory", "source"]
+    fused = record["stages"][-4]["graph"]
     assert {i["name"]: i["role"] for i in fused["inputs"]} == {"x": "feed", "t": "feed", "w": "variable"}
     region = next(n for n in fused["nodes"] if n["kind"] == "region")
     assert set(region) == {"name", "op", "kind", "inputs", "control", "attrs", "type", "location", "regions"}
@@ -163,7 +163,7 @@ def test_json_has_nodes_with_all_that_belongs_to_them(model, capfd):
     assert inner and all(n["location"]["file"] == str(model.resolve()) for n in inner if n["kind"] != "constant")
     names = {i["name"] for i in fused["inputs"]} | {n["name"] for n in fused["nodes"]}
     assert all(i in names for n in fused["nodes"] for i in n["inputs"]) and set(fused["outputs"]) <= names
-    calls = record["stages"][-2]["programs"][0]["calls"]
+    calls = record["stages"][-3]["programs"][0]["calls"]
     assert calls and all(c["writes"] for c in calls)
     assert all("def kernel" in k["source"] for k in record["stages"][-1]["kernels"])
 
@@ -272,7 +272,7 @@ def test_a_fused_text_has_no_earlier_stages(model, tmp_path, capfd):
     file = tmp_path / "fused.graph"
     ran(capfd, "dump", model, "-o", file)
     code, _, err = ran(capfd, "dump", file, "--stage", "built")
-    assert code == 1 and "is fused already" in err and "fused, kernels, source" in err
+    assert code == 1 and "is fused already" in err and "fused, kernels, memory, source" in err
 
 
 def test_a_closed_pipe_is_no_error(model):

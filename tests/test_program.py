@@ -131,5 +131,5 @@ def test_no_arrays_of_objects(trained, tmp_path):
 
 def test_memory_is_said_before_it_is_used(trained):
     program = trained[0]
-    assert "N" in program.memory()
-    assert eval(program.memory(), {"max": max, "min": min, "N": 5, "threads_": 2}) < 10_000
+    assert "N" in str(program.memory.peak)
+    assert program.memory.bytes(N=5) < 10_000

@@ -113,8 +113,8 @@ def test_the_old_value_can_be_fetched_beside_the_update(session):
 def work(fetch, *feeds) -> tuple[int, int, int]:
     """(operations, bytes of temporaries, calls) of a run of `fetch` with N = COUNT."""
     _, plan = lower(run_passes(capture("step", [fetch], feeds), PIPELINE))
-    slots = sum(dims.substitute(s, {"N": COUNT, "threads_": 1}) for s in plan.slots)
-    return sum(r.operations for r in work_of(plan, {"N": COUNT}, 1)), slots, len(plan.records)
+    temporaries = dims.substitute(plan.arena, {"N": COUNT, "threads_": 1})
+    return sum(r.operations for r in work_of(plan, {"N": COUNT}, 1)), temporaries, len(plan.records)
 
 
 def embedding_step(optimizer):

@@ -23,6 +23,7 @@ from graphc.ir.node import Node
 from graphc.ir.op import Array, PythonFunction
 from graphc.ir.printer import SMALL, large_constants
 from graphc.ir.types import DType, TensorType, type_text
+from graphc.memory import Memory, reuse_text
 
 HELP = "print a graph at any stage"
 DESCRIPTION = f"""\
@@ -32,6 +33,7 @@ Prints a graph at any stage of its way to a program:
   <pass>                after a pass: {', '.join(PASSES)}
   fused                 after all passes: what kernels are made of (the default)
   kernels               the programs: kernel calls in order, memory, and what each kernel does
+  memory                what a run takes: formulas of the named dims, the tensors at the peak, what shares a place
   source                the Numba source of each kernel
   all                   every stage
 
@@ -78,10 +80,12 @@ def write(text: str, output: Path | None, constants: dict[str, np.ndarray] | Non
 
 def stage_text(stages: Stages, stage: str) -> str:
     """A stage as text."""
-    if stage in ("kernels", "source") and not stages.programs:
+    if stage in ("kernels", "memory", "source") and not stages.programs:
         return "# no kernels: host ops do all of it\n"
     if stage == "kernels":
         return _kernels_text(stages)
+    if stage == "memory":
+        return "\n".join([str(stages.memory), *(f"  {line}" for p in stages.memory.programs for line in reuse_text(p))]) + "\n"
     if stage == "source":
         count = {k: sum(r.call.kernel == k for r in stages.records) for k in stages.kernels}
         return "\n\n".join(f"# kernel {n}: {k.name}, called {_times(count[k])}\n{emit(k).text.rstrip()}\n"
@@ -101,7 +105,8 @@ def _kernels_text(stages: Stages) -> str:
 
 def _program_text(graph: Graph, plan: Plan, kernels: list[Kernel]) -> str:
     lines = [f"program {graph.name}({', '.join(f'{i.name}: {i.type}' for i in graph.inputs)}) {{"]
-    lines += [f"  arena slot {k}: {size} bytes" for k, size in enumerate(plan.slots)]
+    lines += [f"  arena: {plan.arena} bytes"] if plan.slots else []
+    lines += [f"  place {k}: at byte {place}" for k, place in enumerate(plan.slots)]
     for number, record in enumerate(plan.records):
         indent = "  " * (1 + len(record.loops))
         if isinstance(record, Control):
@@ -150,10 +155,19 @@ def stage_record(stages: Stages, stage: str) -> dict[str, Any]:
     """A stage as what JSON can hold."""
     if stage == "source":
         return {"stage": stage, "kernels": [{"name": k.name, "source": emit(k).text} for k in stages.kernels]}
+    if stage == "memory":
+        return {"stage": stage, **_memory_record(stages.memory)}
     if stage != "kernels":
         return {"stage": stage, "graph": graph_record(stages.graph(stage))}
     programs = [{"name": graph.name, **_program_record(plan, stages.kernels)} for graph, plan in stages.programs]
     return {"stage": stage, "kernels": [{"name": k.name, "text": kernel_text(k)} for k in stages.kernels], "programs": programs}
+
+
+def _memory_record(memory: Memory) -> dict[str, Any]:
+    held = [{"name": h.name, "what": h.what, "type": h.type, "bytes": _size(h.bytes), "location": h.location}
+            for h in memory.at_peak()]
+    return {"peak": _size(memory.peak), "parts": {k: _size(v) for k, v in memory.parts.items()}, "dims": memory.dims,
+            "held": held}
 
 
 def _program_record(plan: Plan, kernels: list[Kernel]) -> dict[str, Any]:
@@ -166,8 +180,9 @@ def _program_record(plan: Plan, kernels: list[Kernel]) -> dict[str, Any]:
     control = [{"record": n, "kind": r.kind, "target": r.target, "test": r.test.name if r.test else None,
                 "length": _size(r.loop.length) if r.loop and r.loop.length is not None else None, "barrier": r.barrier}
                for n, r in enumerate(plan.records) if isinstance(r, Control)]
-    slots = {b.name: {"slot": s, "bytes": _size(b.bytes)} for b, s in plan.slot_of.items()}
-    return {"calls": calls, "control": control, "arena": {"slots": [_size(s) for s in plan.slots], "buffers": slots}}
+    buffers = {b.name: {"place": s, "bytes": _size(b.bytes)} for b, s in plan.slot_of.items()}
+    arena = {"bytes": _size(plan.arena), "places": [_size(s) for s in plan.slots], "buffers": buffers}
+    return {"calls": calls, "control": control, "arena": arena}
 
 
 def graph_record(graph: Graph) -> dict[str, Any]:

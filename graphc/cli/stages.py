@@ -4,18 +4,19 @@ from __future__ import annotations
 import functools
 
 from graphc.cli.load import InputError, Loaded
-from graphc.codegen.build import lower
+from graphc.codegen.build import lower, outline
 from graphc.codegen.kernel import Kernel
 from graphc.codegen.plan import Plan, Record
 from graphc.errors import GraphcError, StateError, report
 from graphc.ir.graph import Graph, named
+from graphc.memory import Memory
 from graphc.passes.manager import Recorder, run_passes, standard_instruments
 from graphc.passes.pipeline import PIPELINE
 from graphc.passes.segment import native_graphs
 
 PASSES = [p.name for p in PIPELINE]
 GRAPHS = ["built", *PASSES, "fused"]      # "fused" is what the last pass leaves: what kernels are made of
-STAGES = [*GRAPHS, "kernels", "source"]
+STAGES = [*GRAPHS, "kernels", "memory", "source"]
 
 
 class Stages:
@@ -27,7 +28,7 @@ class Stages:
 
     def names(self) -> list[str]:
         """The stages that there are: a text dumped after fusion has no earlier ones. Each once."""
-        return ["fused", "kernels", "source"] if self.loaded.is_fused else [s for s in STAGES if s != "fused"]
+        return ["fused", "kernels", "memory", "source"] if self.loaded.is_fused else [s for s in STAGES if s != "fused"]
 
     def graph(self, stage: str) -> Graph:
         """The graph at a stage of `GRAPHS`."""
@@ -62,6 +63,11 @@ class Stages:
     def programs(self) -> list[tuple[Graph, Plan]]:
         """What runs natively, in order: one graph, or, between host ops, several. With its kernel calls and their memory."""
         return [(graph, lower(graph)[1]) for graph in native_graphs(self.graph("fused"))]
+
+    @property
+    def memory(self) -> Memory:
+        """What a run takes, on one thread."""
+        return Memory([outline(graph, plan) for graph, plan in self.programs])
 
     @property
     def records(self) -> list[Record]:

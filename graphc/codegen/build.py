@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from graphc.codegen.arena import threads_times
 from graphc.codegen.control import Part, Row, times
 from graphc.codegen.copies import copy_call
 from graphc.codegen.kernel import ContractKernel, Kernel, LoopKernel, RecurrenceKernel, WindowKernel, kernel_text
@@ -26,8 +27,9 @@ from graphc.ir.dims import Size
 from graphc.ir.graph import Graph
 from graphc.ir.node import Node
 from graphc.ir.op import Drawn, Kind, WatchedArray
+from graphc.ir.types import TensorType
 from graphc.passes.regions import Source, contiguous
-from graphc.program import NO_LIMIT, ArraySpec, FailureSpec, Program, RecordSpec, plain_array
+from graphc.program import NO_LIMIT, ArraySpec, BufferSpec, FailureSpec, Program, RecordSpec, plain_array
 
 MOVE_WORDS, PART_WORDS, FIX_WORDS = 3, 6, 2     # as in `runtime.layout`
 GUESSED_TIMES = 1000    # iterations of a loop whose number only a run finds out
@@ -139,12 +141,13 @@ def _key(kernel: Kernel) -> tuple[Kernel, int]:
 
 def build(graph: Graph, dump: Path | None = None, few: frozenset[str] = frozenset()) -> Program:
     """The program of a fused graph, made for small sizes of the dims of the names `few`."""
-    lowered, plan = lower(graph, replace(cpu_target(), few=few))
+    _, plan = lower(graph, replace(cpu_target(), few=few))
     compile_kernels(r.call.kernel for r in plan.calls)
     objects = dict(compile_kernel(r.call.kernel) for r in plan.calls)
     if dump is not None:
         write_kernels(plan, dump)
-    return assemble(graph, lowered, plan, objects)
+    records, failures, drawn = _records(plan)
+    return replace(outline(graph, plan), records=tuple(records), failures=tuple(failures), drawn=tuple(drawn), objects=objects)
 
 
 def write_kernels(plan: Plan, folder: Path) -> None:
@@ -156,10 +159,8 @@ def write_kernels(plan: Plan, folder: Path) -> None:
         (folder / f"{symbol}.py").write_text(emit(kernel).text)
 
 
-def assemble(graph: Graph, lowered: Lowered, plan: Plan, objects: dict[str, bytes]) -> Program:
-    """The program record: everything in it is numbers, texts and bytes."""
-    records, failures, drawn = _records(plan)
-
+def outline(graph: Graph, plan: Plan) -> Program:
+    """A program without its kernel calls: what goes in and out, and its memory. Everything in it is numbers and texts."""
     def spec(node):
         return ArraySpec(node.label, node.type.dtype.name, tuple(str(d) for d in node.type.shape), _place(node.location))
     inputs = {role: tuple(spec(n) for n in graph.inputs if n.attrs["role"] == role) for role in ("feed", "variable")}
@@ -169,9 +170,25 @@ def assemble(graph: Graph, lowered: Lowered, plan: Plan, objects: dict[str, byte
     names = sorted({n for node in graph.inputs for d in node.type.shape for n in dims.names(d)})
     written = tuple(o.inputs[0].label for o in graph.outputs if o.op.kind is Kind.EFFECT and o.op.rule.action == "write")
     equations = tuple((str(e.left), str(e.right), _place(e.location)) for e in graph.equations)
+    updates = tuple((plan.variables.index(v), why) for v, why in plan.updates)
     return Program(graph.name, tuple(names), inputs["feed"], inputs["variable"], tuple(plain_array(v.content) for v in values),
-                   outputs, written, equations, tuple(records), tuple(str(s) for s in plan.slots), tuple(failures),
-                   tuple(drawn), given, objects)
+                   outputs, written, equations, (), str(plan.arena), tuple(str(s) for s in plan.slots), _buffers(plan), updates,
+                   (), (), given, {})
+
+
+def _buffers(plan: Plan) -> tuple[BufferSpec, ...]:
+    """What is in the arena."""
+    makers = {b: r.call for r in reversed(plan.calls) for b in r.call.writes}
+
+    def spec(buffer: Buffer, slot: int) -> BufferSpec:
+        node, (first, last) = buffer.node, plan.lives[buffer]
+        holds = node.type if node is not None and isinstance(node.type, TensorType) else None
+        maker = makers.get(buffer)
+        line = node.location if node is not None else maker.location if maker is not None else None
+        name = maker.kernel.name if buffer.name.isdigit() and maker is not None else buffer.name
+        return BufferSpec(name, slot, str(threads_times(buffer)), first, last, holds.dtype.short if holds else "",
+                          tuple(str(d) for d in holds.shape) if holds else (), buffer.per_thread, _place(line))
+    return tuple(spec(b, s) for b, s in plan.slot_of.items())
 
 
 def _place(location: Location | None) -> str:

@@ -5,18 +5,16 @@ import bisect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from graphc.codegen.arena import Arena, Life
 from graphc.codegen.control import Branch, Loop, Step, root, without_copies
 from graphc.codegen.inplace import is_needless, late_last, may_overwrite
-from graphc.codegen.lower import THREADS, Buffer, Call, typical
+from graphc.codegen.lower import Buffer, Call, typical
 from graphc.codegen.order import thrifty
 from graphc.codegen.regions import Lowered
 from graphc.codegen.statements import RUN
-from graphc.ir import dims
 from graphc.ir.dims import Size
 from graphc.ir.node import Node
 from graphc.ir.op import Kind
-
-ALIGNMENT = 64          # bytes; vectors and cache lines
 
 
 @dataclass
@@ -47,13 +45,15 @@ class Control:
 class Plan:
     """The records, and where buffers are.
 
-    slots      sizes of the arena's parts; a buffer in the arena has a slot.
-    slot_of    buffer -> number of its slot.
+    arena      bytes of all temporaries together.
+    slots      places in the arena, in bytes from its start; buffers whose lives do not meet may start at the same place.
+    slot_of    buffer -> number of its place.
     feeds, variables, constants, outputs: buffers that live elsewhere. An output buffer is a fresh array for each run.
     aliases    buffers of new values that are computed straight into their variables' memory -> the variables' buffers.
     """
 
     records: list[Record | Control]
+    arena: Size
     slots: list[Size]
     slot_of: dict[Buffer, int]
     feeds: list[Buffer]
@@ -61,6 +61,8 @@ class Plan:
     constants: list[Buffer]
     outputs: list[Buffer]
     aliases: dict[Buffer, Buffer] = field(default_factory=dict)
+    lives: dict[Buffer, tuple[int, int]] = field(default_factory=dict)
+    updates: list[tuple[Buffer, str]] = field(default_factory=list)
 
     @property
     def calls(self) -> list[Record]:
@@ -90,18 +92,27 @@ class Planner:
         order, joined = without_copies(late_last(self.steps, values), self.outside() | values | set(outputs), set(outputs))
         order = thrifty(order, [(self.buffer[variable], joined.get(source, source)) for variable, source, _ in writes],
                         {*self.outside(), *outputs, RUN})
+        updates = []
         for variable, source, value in writes:
             target, source = self.buffer[variable], joined.get(source, source)
             if source is target:
                 continue
-            if self.can_update_in_place(order, target, source, outputs):
-                self.alias[source] = target
-            else:
+            why = self.obstacle_in_place(order, target, source, outputs)
+            updates.append((target, why))
+            if why:
                 commits.append(self.copy(value, source, target))
+            else:
+                self.alias[source] = target
         order = [step for step in order if not is_needless(step, self.real)] + commits
-        slots, slot_of = self.arena(order, set(outputs))
-        records = _Recorder(lambda b: slot_of.get(self.real(b), self.real(b))).run(order)
-        return Plan(records, slots, slot_of, self.feeds, self.variables, self.constants, outputs, dict(self.alias))
+        lives = _Lives(self.real, {*self.outside(), *outputs, RUN})
+        lives.walk(order)
+        arena = Arena(lives.with_meetings(_Recorder(self.real, lambda a, b: a is b).run(order)))
+        records = _Recorder(self.real, arena.meet).run(order)
+        slots = sorted(set(arena.places.values()), key=typical)
+        number = {place: k for k, place in enumerate(slots)}
+        slot_of = {b: number[place] for b, place in arena.places.items()}
+        return Plan(records, arena.size, slots, slot_of, self.feeds, self.variables, self.constants, outputs, dict(self.alias),
+                    lives.in_records(records), updates)
 
     # outputs and writes ------------------------------------------------------------------------------------------------
 
@@ -141,53 +152,25 @@ class Planner:
 
     # order -------------------------------------------------------------------------------------------------------------
 
-    def can_update_in_place(self, order: Sequence[Step], target: Buffer, value: Buffer, outputs) -> bool:
-        """Whether `value` may be computed straight into the variable's memory: nothing reads the old value later, nothing can
-        fail later, the kernel reads the old value only where it writes, and the new value is no fetch.
+    def obstacle_in_place(self, order: Sequence[Step], target: Buffer, value: Buffer, outputs) -> str:
+        """Why `value` may not be computed straight into the variable's memory; "" where it may: nothing reads the old value
+        later, nothing can fail later, the kernel reads the old value only where it writes, and the new value is no fetch.
         """
-        if value in self.alias or value in outputs or value in self.outside() or not may_overwrite(order, target, value):
-            return False
+        if value in self.alias:
+            return "another variable gets the same value"
+        if value in outputs:
+            return "the new value is fetched"
+        if value in self.outside():
+            return "the new value is no result of a kernel"
+        if not may_overwrite(order, target, value):
+            return "the old value is read elsewhere or later"
         at = next(k for k, step in enumerate(order) if value in step.writes)
-        return not any(step.may_fail for step in order[at:])
+        return "a kernel that comes later can fail" if any(step.may_fail for step in order[at:]) else ""
 
     def real(self, buffer: Buffer) -> Buffer:
         """The memory behind a buffer."""
         buffer = root(buffer)
         return self.alias.get(buffer, buffer)
-
-    # memory ------------------------------------------------------------------------------------------------------------
-
-    def arena(self, order: Sequence[Step], outputs: set[Buffer]) -> tuple[list[Size], dict[Buffer, int]]:
-        """Slots for temporaries: buffers whose lives do not overlap share one, with a call in between, so that sharing costs no
-        extra barrier. Large buffers choose first: small ones then fill the gaps, and keep no large slot.
-        """
-        lives = _Lives(self.real, self.outside() | outputs | {RUN})
-        lives.walk(order)
-        first, last = lives.first, lives.last
-        slots: list[Size] = []
-        alike: dict[int, list[int]] = {}    # slots by a guess of their sizes
-        taken: list[list[tuple[int, int]]] = []
-        slot_of: dict[Buffer, int] = {}
-        guess = {buffer: typical(threads_times(buffer)) for buffer in first}
-        for buffer in sorted(first, key=lambda b: (-guess[b], first[b])):  # so a slot is at least as large as what joins it
-            size, life = threads_times(buffer), (first[buffer], last[buffer])
-            best = next((k for near in sorted(alike) for k in alike[near] if _is_free(taken[k], *life)), None)
-            if best is None:
-                best = len(slots)
-                slots.append(size)
-                alike.setdefault(guess[buffer], []).append(best)
-                taken.append([])
-            elif slots[best] != size:
-                slots[best] = dims.maximum(slots[best], size)
-            bisect.insort(taken[best], life)
-            slot_of[buffer] = best
-        return slots, slot_of
-
-
-def _is_free(taken: Sequence[tuple[int, int]], begin: int, end: int) -> bool:
-    """Whether a life fits between those that share a slot, in order, with a step between any two."""
-    after = bisect.bisect(taken, (begin, end))
-    return (after == 0 or taken[after - 1][1] + 1 < begin) and (after == len(taken) or end + 1 < taken[after][0])
 
 
 class _Lives:
@@ -198,30 +181,63 @@ class _Lives:
         self.at = 0
         self.first: dict[Buffer, int] = {}
         self.last: dict[Buffer, int] = {}
+        self.calls: list[int] = []      # the step of each call
+        self.controlled: set[Buffer] = set()  # what more than calls touch
+
+    def in_records(self, records: Sequence[Record | Control]) -> dict[Buffer, tuple[int, int]]:
+        """The lives, in numbers of the records that are calls."""
+        numbers = [k for k, r in enumerate(records) if isinstance(r, Record)] or [0]
+        return {b: (numbers[first], numbers[last]) for b, (first, last) in self.in_calls().items()}
+
+    def in_calls(self) -> dict[Buffer, tuple[int, int]]:
+        """The lives, from call to call: those of what control flow touches up to the calls around it."""
+        found = {}
+        for buffer, first in self.first.items():
+            outer = buffer in self.controlled
+            start = (bisect.bisect_right(self.calls, first) - 1) if outer else bisect.bisect_left(self.calls, first)
+            last = self.last[buffer]
+            end = bisect.bisect_left(self.calls, last) if outer else bisect.bisect_right(self.calls, last) - 1
+            found[buffer] = max(start, 0), max(min(end, len(self.calls) - 1), 0)
+        return found
+
+    def with_meetings(self, records: Sequence[Record | Control]) -> dict[Buffer, Life]:
+        """The lives, where threads meet as these records say."""
+        meetings, before = 0, []
+        for record in records:
+            if isinstance(record, Record):
+                before.append(meetings)
+            meetings += record.barrier or isinstance(record, Control) and record.kind in ("loop", "next")
+        before = before or [0]
+        return {b: Life(first, last, before[first], before[last]) for b, (first, last) in self.in_calls().items()}
 
     def walk(self, steps: Iterable[Step]) -> None:
         for step in steps:
             if isinstance(step, Branch):
-                self.touch([step.test])
+                self.control([step.test])
                 self.walk(step.then)
                 self.walk(step.otherwise)
             elif isinstance(step, Loop):
                 self.loop(step)
             else:
+                self.calls.append(self.at)
                 self.touch(step.buffers)
 
     def loop(self, loop: Loop) -> None:
         start = self.at
-        self.touch(loop.held)
+        self.control(loop.held)
         self.walk(loop.test)
         if loop.condition is not None:
-            self.touch([loop.condition])
+            self.control([loop.condition])
         self.walk(loop.body)
         end = self.at
-        self.touch(loop.held)
+        self.control(loop.held)
         for buffer, at in self.first.items():
             if at <= start and self.last[buffer] >= start or loop.shares and at > start:
                 self.first[buffer], self.last[buffer] = min(at, start), end     # threads are at different places of a share
+
+    def control(self, buffers: Sequence[Buffer]) -> None:
+        self.controlled.update(map(self.real, buffers))
+        self.touch(buffers)
 
     def touch(self, buffers: Iterable[Buffer]) -> None:
         for buffer in buffers:
@@ -235,13 +251,15 @@ class _Lives:
 class _Recorder:
     """Lays steps out as records. Threads meet before a call that touches memory which an earlier call since the last
     meeting wrote, or writes what one read; and at the start and the end of each iteration of a loop.
+
+    real: the buffer behind a buffer; meet: whether two of those may have memory in common.
     """
 
-    def __init__(self, place: Callable[[Buffer], object]):
-        self.place = place
+    def __init__(self, real: Callable[[Buffer], Buffer], meet: Callable[[Buffer, Buffer], bool]):
+        self.real, self.meet = real, meet
         self.records: list[Record | Control] = []
-        self.written: set = set()
-        self.read: set = set()
+        self.written: set[Buffer] = set()
+        self.read: set[Buffer] = set()
         self.loops: tuple[Loop, ...] = ()
 
     def run(self, steps: Iterable[Step]) -> list[Record | Control]:
@@ -265,8 +283,8 @@ class _Recorder:
 
     def touch(self, reads: Iterable[Buffer], writes: Iterable[Buffer] = ()) -> None:
         """What the next record touches; a meeting before it, if it needs one."""
-        read, written = {self.place(b) for b in reads}, {self.place(b) for b in writes}
-        if self.written & (read | written) or self.read & written:
+        read, written = {self.real(b) for b in reads}, {self.real(b) for b in writes}
+        if self.any_meet(self.written, read | written) or self.any_meet(self.read, written):
             last = self.records[-1]
             if isinstance(last, Control) and last.kind not in ("meet", "join"):  # not all threads need come from there
                 last = Control("meet")
@@ -275,6 +293,9 @@ class _Recorder:
             self.forget()
         self.written |= written
         self.read |= read
+
+    def any_meet(self, before: set[Buffer], now: set[Buffer]) -> bool:
+        return bool(before & now) or any(self.meet(a, b) for a in before for b in now)
 
     def forget(self) -> None:
         self.written, self.read = set(), set()
@@ -317,9 +338,3 @@ class _Recorder:
             self.written, self.read = at_test
         start.target = unless.target = len(self.records)
         self.add(Control("meet") if loop.shares is None else Control("join", barrier=True))
-
-
-def threads_times(buffer: Buffer) -> Size:
-    """The bytes of a buffer, one part for each thread if it has parts."""
-    return buffer.bytes * THREADS if buffer.per_thread else buffer.bytes
-

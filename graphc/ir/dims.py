@@ -218,6 +218,21 @@ def _call_sign(call: Call) -> int | None:
     return None if None in (first, second) else -decisive
 
 
+def terms(value: Size) -> dict[tuple, int]:
+    """The products of atoms in `value`, with their coefficients."""
+    return dict(_terms(value))
+
+
+def of_terms(found: Mapping[tuple, int]) -> Size:
+    """The dim of these `terms`."""
+    return _reduced(found)
+
+
+def is_positive(value: Size) -> bool:
+    """Whether `value` surely is 0 or more."""
+    return _sign(value) == 1
+
+
 def maximum(a: Size, b: Size) -> Size:
     """The larger of two dims."""
     if isinstance(a, int) and isinstance(b, int):

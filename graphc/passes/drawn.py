@@ -5,8 +5,10 @@ compute a mask again, in the kernel that needs it, and the forward pass stores n
 """
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 
+from graphc.config import options
 from graphc.ir.node import Node
 from graphc.ir.op import Kind
 from graphc.passes.regions import is_size_value, size_nodes
@@ -34,6 +36,11 @@ def drawn_again(order: Sequence[Node], users: Mapping[Node, Sequence[Node]], out
         if len(takers) < 2 or not fits or family & outputs:
             for node in family:
                 del behind[node]
+        elif "memory" in options.explain:
+            for node in family:
+                if count := sum(u not in behind for u in users[node]):
+                    print(f"graphc: memory: {node.label} is drawn again in each of {count} places instead of stored: "
+                          f"{node.type.bytes} bytes", file=sys.stderr)
     return behind
 
 

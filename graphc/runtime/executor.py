@@ -6,19 +6,20 @@ import os
 import re
 import signal
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from graphc.errors import FeedError, Location, ParseError, RunError, report
 from graphc.ir import dims
+from graphc.memory import THREADS, Memory, over_budget
 from graphc.program import ArraySpec, FailureSpec, Program, array_dtype
 from graphc.runtime import driver, threads
 from graphc.runtime.access import Access
 from graphc.runtime.layout import INTERRUPTED, Busy, ErrorWord, Result
 from graphc.runtime.library import engine
 from graphc.runtime.loader import load_objects
-from graphc.runtime.memory import ALIGNMENT, Pool, Slot, aligned
+from graphc.runtime.memory import Pool, Slot, aligned
 from graphc.runtime.template import Template
 
 TEAM_MICROSECONDS = 12      # shorter runs use one thread; longer ones may use others, where that is measured to pay
@@ -31,7 +32,7 @@ KEPT_SIZES = 64             # bound instances kept for different sizes of the na
 
 _DIM = re.compile(r"[\w+\-*/(), ]*\Z")
 _WORDS = re.compile(r"[A-Za-z_]\w*")
-_PLAIN = {"threads_", "max", "min"}
+_PLAIN = {THREADS, "max", "min"}
 
 
 _known_count = [-1, 1]  # (generation, number) of the last look
@@ -48,10 +49,11 @@ class Executable:
     """A loaded program: native kernels, and lanes with instances for the sizes met so far."""
 
     def __init__(self, program: Program, variables: Sequence[np.ndarray], counter: np.ndarray | None = None,
-                 access: Access | None = None, writes: bool = False):
+                 access: Access | None = None, writes: bool = False, budget: int | None = None):
         """variables: the arrays that hold the variables' values, one for each of `program.variables`, at fixed addresses.
         counter: one int64, the number of the next run; programs of one session count together.
         access: who may touch the variables; without one, the caller sees to it. writes: whether a run writes variables.
+        budget: bytes that a run may take.
         """
         self.program = program
         self.variables = tuple(variables)
@@ -68,12 +70,14 @@ class Executable:
         self.always_serial = [r.serial or r.kind != "call" for r in program.records]
         self.template = Template(program, self.addresses, self.layout, self.counter.ctypes.data,
                                  access.address if access else 0, writes)
+        self.budget = budget
         self.access = access
         if access is not None:
             access.join(engine())
 
     def instance(self, arrays: Sequence[np.ndarray]) -> Instance:
-        """The instance for the sizes of these feeds, on a lane that nobody runs at the moment. Raises ShapeError or FeedError.
+        """The instance for the sizes of these feeds, on a lane that nobody runs at the moment. Raises ShapeError, FeedError or
+        BudgetError.
 
         Not for several Python threads at once.
         """
@@ -90,6 +94,13 @@ class Executable:
         else:
             lane.instances.move_to_end(key)
         return found
+
+    def check_budget(self, sizes: Mapping[str, int]) -> None:
+        """Raise BudgetError where a run on these sizes of the named dims takes too much."""
+        if self.budget is not None:
+            memory = Memory([self.program], thread_count())
+            if memory.bytes(**sizes) > self.budget:
+                raise over_budget(memory, self.budget, sizes)
 
     def arena_bytes(self) -> int:
         """Memory of all arenas."""
@@ -173,10 +184,13 @@ class Lane:
             self.process = os.getpid()
         return self.words[0] == Busy.FREE
 
-    def room(self, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """The arena, at least `size` bytes."""
+    def room(self, size: int, exactly: bool) -> tuple[np.ndarray, np.ndarray]:
+        """The arena, at least `size` bytes; where it must grow, with `exactly` no more, and the old one is let go."""
         if self.arena[0].size < size:
-            size = max(size, 2 * self.arena[0].size)  # or every larger batch would touch fresh pages again
+            if exactly:
+                self.instances.clear()
+            else:
+                size = max(size, 2 * self.arena[0].size)  # or every larger batch would touch fresh pages again
             self.arena = aligned((size,), np.dtype(np.uint8))
         return self.arena
 
@@ -188,9 +202,10 @@ class Instance:
         program = executable.program
         self.executable, self.lane, self.sizes = executable, lane, sizes
         count = thread_count()
+        executable.check_budget(dict(zip(program.names, sizes, strict=True)))
         words, shapes, outputs, work, total = executable.layout(
             count, 0, executable.constant_addresses, executable.variable_addresses, *sizes)
-        arena = lane.room(total)
+        arena = lane.room(total, exactly=executable.budget is not None)
         busy = lane.words.ctypes.data
         times = [w / (DENSE_RATE if dense else LOOP_RATE) for (w, _), dense in zip(work, executable.dense, strict=True)]
         total_time = sum(t * repeats for t, (_, repeats) in zip(times, work, strict=True))
@@ -298,10 +313,9 @@ def _checked(text: str, names) -> str:
 
 
 def _layout_function(program: Program) -> _Layout:
-    names = {*program.names, "threads_", "max", "min"}
-    lines = [f"def layout(threads_, base, constants, variables{''.join(', n_' + n for n in program.names)}):", "    at = base"]
-    for k, size in enumerate(program.slots):
-        lines += [f"    slot{k} = at", f"    at += -(-({_checked(size, names)}) // {ALIGNMENT}) * {ALIGNMENT}"]
+    names = {*program.names, *_PLAIN}
+    lines = [f"def layout({THREADS}, base, constants, variables{''.join(', n_' + n for n in program.names)}):"]
+    lines += [f"    slot{k} = base + {_checked(place, names)}" for k, place in enumerate(program.slots)]
     words: list[str] = []
     limits = {"feed": len(program.feeds), "variable": len(program.variables), "constant": len(program.constants),
               "output": len(program.outputs), "slot": len(program.slots), "drawn": len(program.drawn), "run": 0, "error": 0}
@@ -335,7 +349,8 @@ def _layout_function(program: Program) -> _Layout:
     def shapes(specs) -> str:
         return "[" + ", ".join("(" + "".join(_checked(d, names) + ", " for d in s.shape) + ")" for s in specs) + "]"
     work = ", ".join(f"({_checked(r.work, names)}, {_checked(r.repeats, names)})" for r in program.records)
-    lines.append(f"    return [{', '.join(words)}], {shapes(program.feeds)}, {shapes(program.outputs)}, [{work}], at")
+    lines.append(f"    return [{', '.join(words)}], {shapes(program.feeds)}, {shapes(program.outputs)}, [{work}], "
+                 f"{_checked(program.arena, names)}")
     space = {"max": max, "min": min, "__builtins__": {}}
     exec("\n".join(lines), space)
     layout.function = space["layout"]

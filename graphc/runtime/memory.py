@@ -6,7 +6,8 @@ import sys
 
 import numpy as np
 
-ALIGNMENT = 64
+from graphc.memory import ALIGNMENT
+
 POOLED_BYTES = 64 << 10  # smaller arrays cost less fresh than a look into a pool
 KEPT = 8                 # arrays that a pool looks after
 _FREE = 3                # references to an array that only its pool holds: the pool's, the loop's, getrefcount's own
