@@ -45,9 +45,9 @@ from graphc.functions.diagonals import (
     diag, diag_part, matrix_band_part, matrix_diag, matrix_diag_part, matrix_set_diag,
 )
 from graphc.functions.gathering import (
-    batch_gather, embedding_lookup, gather, gather_nd, scatter_add, scatter_nd, scatter_nd_add, scatter_nd_sub,
-    scatter_nd_update, scatter_sub, scatter_update, tensor_scatter_add, tensor_scatter_max,
-    tensor_scatter_min, tensor_scatter_sub, tensor_scatter_update,
+    batch_gather, embedding_lookup, gather, gather_nd, scatter_add, scatter_div, scatter_max, scatter_min, scatter_mul,
+    scatter_nd, scatter_nd_add, scatter_nd_sub, scatter_nd_update, scatter_sub, scatter_update,
+    tensor_scatter_add, tensor_scatter_max, tensor_scatter_min, tensor_scatter_sub, tensor_scatter_update,
 )
 from graphc.functions.grids import (
     batch_to_space, batch_to_space_nd, broadcast_static_shape, depth_to_space, meshgrid, parallel_stack,
@@ -59,7 +59,8 @@ from graphc.functions.linalg import (
 from graphc.functions.lines import edit_distance
 from graphc.functions.math import (
     abs, accumulate_n, acos, acosh, add, add_n, approximate_equal, asin, asinh, atan, atan2, atanh, bitcast, bitwise_and,
-    bitwise_or, bitwise_xor, cast, ceil, check_numerics, clip_by_global_norm, clip_by_norm, clip_by_value, cos, cosh, div,
+    bitwise_or, bitwise_xor, cast, ceil, check_numerics, clip_by_average_norm, clip_by_global_norm,
+    clip_by_norm, clip_by_value, cos, cosh, div,
     div_no_nan, divide, equal, erf, erfc, exp, expm1, floor, floordiv, floormod, global_norm, greater,
     greater_equal, identity, invert, is_finite, is_inf, is_nan, left_shift, less, less_equal, log, log1p,
     log_sigmoid, logical_and, logical_not, logical_or, logical_xor, maximum, minimum, mod, multiply, negative,
@@ -70,6 +71,7 @@ from graphc.functions.math import (
 from graphc.functions.quantization import (
     fake_quant_with_min_max_args, fake_quant_with_min_max_vars, fake_quant_with_min_max_vars_per_channel,
 )
+from graphc.functions.overrides import RegisterGradient
 from graphc.functions.python import Assert, Print, numpy_function, py_func
 from graphc.functions.matrices import (
     cholesky, cholesky_solve, cross, matrix_determinant, matrix_inverse, matrix_solve, matrix_solve_ls,
@@ -85,7 +87,7 @@ from graphc.functions.reduce import (
     reduce_logsumexp, reduce_max, reduce_mean, reduce_min, reduce_prod, reduce_std, reduce_sum, reduce_variance,
 )
 from graphc.functions.running import (
-    argsort, cumprod, cumsum, cumulative_logsumexp, invert_permutation, searchsorted, sort,
+    argsort, cummax, cummin, cumprod, cumsum, cumulative_logsumexp, invert_permutation, searchsorted, sort,
 )
 from graphc.functions.segments import (
     bincount, confusion_matrix, histogram_fixed_width, histogram_fixed_width_bins, segment_max, segment_mean,
@@ -95,10 +97,11 @@ from graphc.functions.segments import (
 from graphc.functions.selection import (
     boolean_mask, dynamic_partition, dynamic_stitch, setdiff1d, unique, unique_with_counts,
 )
+from graphc.functions.sparse import SparseTensor, SparseTensorValue, sparse_tensor_to_dense
 from graphc.functions.stateless import (
     stateless_random_normal, stateless_random_uniform, stateless_truncated_normal,
 )
-from graphc.functions.special import digamma, erfinv, lbeta, lgamma, ndtri, polygamma, zeta
+from graphc.functions.special import betainc, digamma, erfinv, igamma, igammac, lbeta, lgamma, ndtri, polygamma, zeta
 from graphc.initializers import (
     constant_initializer, glorot_normal_initializer, glorot_uniform_initializer, ones_initializer,
     random_normal_initializer, random_uniform_initializer, truncated_normal_initializer,

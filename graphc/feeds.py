@@ -12,7 +12,6 @@ from graphc.ir.graph import Graph
 from graphc.ir.interpreter import widened
 from graphc.ir.node import Node, is_tensor
 from graphc.ir.types import Equations, TensorType, kind_of, shape_text, whole_numbers
-from graphc.placeholders import UNSHAPED
 
 _KINDS = {"U": "str", "S": "bytes", "M": "datetime", "m": "timedelta"}
 
@@ -107,7 +106,7 @@ def check_shape(node: Node, shape: tuple[int, ...]) -> None:
     type_: TensorType = node.type
     fits = len(shape) == type_.rank and all(not isinstance(d, int) or d == s for d, s in zip(type_.shape, shape, strict=True))
     if not fits:
-        unshaped = node.graph is not None and node in node.graph.scope_state.get(UNSHAPED, ())
+        unshaped = node.graph is not None and node in node.graph.unshaped
         raise report(FeedError, f"the feed for {node.label!r} of shape {tuple(shape)} does not fit the shape "
                                 f"({shape_text(type_.shape)})", [("tensor", node.describe())],
                      f"rank {len(shape)} != {type_.rank}" if len(shape) != type_.rank else

@@ -9,11 +9,12 @@ import numpy as np
 from graphc.errors import ArgumentError, DTypeError, ShapeError, report
 from graphc.functions import arrays, sizes
 from graphc.functions import math as functions
+from graphc.functions.gathering import checked, number
 from graphc.functions.lines import non_max_suppression  # noqa: F401  (handed on)
 from graphc.functions.random import random_uniform
 from graphc.ir.dims import Dim
 from graphc.ir.node import Node, as_node
-from graphc.ir.types import as_dtype, float32, float64, int32
+from graphc.ir.types import as_dtype, float32, float64, int32, int64
 from graphc.ops import compare, composite, elementwise
 from graphc.ops.gather import gather_rows
 from graphc.ops.index import dim_value, iota
@@ -154,6 +155,60 @@ def resize_images(images, size, method=ResizeMethod.BILINEAR, align_corners=Fals
 resize = resize_images
 
 # moving pixels ----------------------------------------------------------------------------------------
+
+
+def _crop_places(first: Node, last: Node, size, count: int) -> Node:
+    """Where along an axis of `size` each of `count` pixels of the boxes lies, [boxes, count]."""
+    far = _last(size, first.dtype)
+    if count == 1:
+        middle = 0.5 * (first + last) * far
+        return reshape_to(middle, shape=(*middle.type.shape, 1))
+    steps = reshape_to(compare.cast(iota(shape=(count,), axis=0, dtype=int32), dtype=first.dtype), shape=(1, count))
+    first, last = (reshape_to(v, shape=(*v.type.shape, 1)) for v in (first, last))
+    return first * far + steps * ((last - first) * far / float(count - 1))
+
+
+def crop_and_resize(image, boxes, box_ind=None, crop_size=None, method="bilinear", extrapolation_value=0, name=None,
+                    box_indices=None) -> Node:
+    """Parts of images [N, height, width, channels], each resized to `crop_size` (height, width): [boxes, *crop_size, channels].
+
+    boxes    [boxes, 4]: y1, x1, y2, x2, as parts of the image, 0 the first pixel and 1 the last; y1 > y2 turns it over.
+    box_ind  [boxes], integers: the image that each box is cut from. method: "bilinear" or "nearest".
+    What lies outside of the image is `extrapolation_value`. Gradients flow to the images, and by "bilinear" to the boxes.
+    """
+    what = "crop_and_resize"
+    x, size = _as_float(image), sizes.full_shape(crop_size, what)
+    frame = as_node(boxes, float32)
+    chosen = as_node(box_ind if box_indices is None else box_indices, int32)
+    if x.type.rank != 4 or frame.type.rank != 2 or frame.type.shape[1] != 4 or chosen.type.rank != 1 or len(size) != 2:
+        raise report(ShapeError, f"{what}: the operands do not fit",
+                     [("image", x.describe()), ("boxes", frame.describe()), ("box_ind", chosen.describe())],
+                     "images have 4 axes, boxes are [boxes, 4], box_ind [boxes], the size two numbers")
+    if method not in ("bilinear", "nearest") or not all(isinstance(d, int) and d > 0 for d in size):
+        raise report(ArgumentError, f"{what}: {method!r:.40} to {list(size)}", rule='"bilinear" or "nearest", to two numbers')
+    count, (images, height, width, channels) = frame.type.shape[0], x.type.shape
+    ys, xs = (_crop_places(frame[:, k], frame[:, k + 2], d, int(n)) for k, d, n in ((0, height, size[0]), (1, width, size[1])))
+    ys, xs = reshape_to(ys, shape=(count, size[0], 1)), reshape_to(xs, shape=(count, 1, size[1]))
+    inside = compare.logical_and(*((v >= 0) & (v <= _last(d, v.dtype)) for v, d in ((ys, height), (xs, width))))
+    pixels = reshape_to(x, shape=(images * height * width, channels))
+    owner = reshape_to(checked(chosen, images, what), shape=(count, 1, 1))
+
+    def picked(y: Node, x: Node) -> Node:
+        y, x = (elementwise.maximum(elementwise.minimum(compare.cast(v, dtype=int64), number(d, int64) - 1), 0)
+                for v, d in ((y, height), (x, width)))
+        return gather_rows(pixels, (owner * number(height, int64) + y) * number(width, int64) + x, axis=0)
+    if method == "nearest":
+        found = picked(functions.round(ys), functions.round(xs))
+    else:
+        low_y, low_x = compare.floor(ys), compare.floor(xs)
+        part_y, part_x = (functions.cast(reshape_to(v - low, shape=(*v.type.shape, 1)), x.dtype)
+                          for v, low in ((ys, low_y), (xs, low_x)))
+        rows = [first + (second - first) * part_x for y in (low_y, low_y + 1)
+                for first, second in [(picked(y, low_x), picked(y, low_x + 1))]]
+        found = rows[0] + (rows[1] - rows[0]) * part_y
+    shape = tuple(found.type.shape)
+    inside = arrays.broadcast_to(reshape_to(inside, shape=(*shape[:3], 1)), shape)
+    return compare.where(inside, found, as_node(float(extrapolation_value), x.dtype), name=name)
 
 
 def flip_left_right(image) -> Node:

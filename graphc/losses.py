@@ -148,6 +148,32 @@ def huber_loss(labels, predictions, weights=1.0, delta=1.0, scope=None, loss_col
     return compute_weighted_loss(losses, weights, scope, loss_collection, reduction)
 
 
+def mean_pairwise_squared_error(labels, predictions, weights=1.0, scope=None, loss_collection=LOSSES) -> Node:
+    """How far the differences between the elements of a row of predictions are from those of its labels: the mean of the
+    squares over all pairs of elements of a row, summed over the rows of the batch, each by its weight. Elements of weight 0 are
+    not counted. weights: a number, one for each row, or a tensor that broadcasts to the rows.
+    """
+    what = "mean_pairwise_squared_error"
+    labels, predictions = _operands(what, labels, predictions)
+    shape, rank = predictions.type.shape, predictions.type.rank
+    if not rank:
+        raise report(ShapeError, f"{what}: a scalar has no rows", [("predictions", predictions.describe())])
+    weights = functions.cast(weights, predictions.dtype) if is_tensor(weights) else as_node(weights, predictions.dtype)
+    if weights.type.rank == 1:
+        weights = reshape_to(weights, shape=(weights.type.shape[0], *[1] * (rank - 1)))
+    axes = tuple(range(1, rank))
+    errors = predictions - labels
+    counted = compare.cast(compare.not_equal(weights, 0), dtype=errors.dtype) + composite.zeros_like(errors)
+    count = composite.keep(reduce_sum(counted, axes=axes), shape, axes)
+    squares = composite.keep(reduce_sum(elementwise.square(errors), axes=axes), shape, axes)
+    total = composite.keep(reduce_sum(errors, axes=axes), shape, axes)
+    pairs = elementwise.maximum(count - 1, 0)
+    each = 2 * (elementwise.div_no_nan(squares, pairs) - elementwise.div_no_nan(elementwise.square(total), count * pairs))
+    loss = reduce_sum(each * weights, axes=tuple(range(rank)))
+    add_loss(loss, loss_collection)
+    return loss
+
+
 def hinge_loss(labels, logits, weights=1.0, scope=None, loss_collection=LOSSES, reduction=MEAN) -> Node:
     """max(0, 1 - sign * logits), where labels 0 and 1 stand for the signs -1 and 1; weighted and reduced."""
     labels, logits = _operands("hinge_loss", labels, logits, "logits")

@@ -15,10 +15,10 @@ from graphc.functions.reduce import (
     reduce_mean, reduce_min, reduce_prod, reduce_std, reduce_sum, reduce_variance,
 )
 from graphc.functions.special import (
-    bessel_i0, bessel_i0e, bessel_i1, bessel_i1e, digamma, erfcinv, erfcx, erfinv, lbeta, lgamma, log_ndtr, logit, ndtr,
-    ndtri, polygamma, xlog1py, zeta,
+    bessel_i0, bessel_i0e, bessel_i1, bessel_i1e, betainc, digamma, erfcinv, erfcx, erfinv, igamma, igammac, lbeta, lgamma,
+    log_ndtr, logit, ndtr, ndtri, polygamma, xlog1py, zeta,
 )
-from graphc.functions.running import cumprod, cumsum, cumulative_logsumexp, invert_permutation, top_k
+from graphc.functions.running import cummax, cummin, cumprod, cumsum, cumulative_logsumexp, invert_permutation, top_k
 from graphc.functions.segments import (
     bincount, confusion_matrix, segment_max, segment_mean, segment_min, segment_prod, segment_sum, unsorted_segment_max,
     unsorted_segment_mean, unsorted_segment_min, unsorted_segment_prod, unsorted_segment_sqrt_n, unsorted_segment_sum,

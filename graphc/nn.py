@@ -22,6 +22,7 @@ from graphc.functions.convolution import (
     depthwise_conv2d_native,
     separable_conv2d,
 )
+from graphc.functions.ctc import ctc_greedy_decoder, ctc_loss, ctc_loss_v2
 from graphc.functions.gathering import embedding_lookup
 from graphc.functions.math import log_sigmoid, sigmoid, tanh
 from graphc.functions.normalization import (
@@ -48,12 +49,14 @@ from graphc.functions.pooling import (
     max_pool1d,
     max_pool2d,
     max_pool3d,
+    max_pool_with_argmax,
     pool,
 )
 from graphc.functions.random import dropout
 from graphc.functions.recurrent import (
     bidirectional_dynamic_rnn,
     dynamic_rnn,
+    raw_rnn,
     static_bidirectional_rnn,
     static_rnn,
 )
@@ -65,6 +68,7 @@ from graphc.functions.sampled import (
     sequence_loss,
     uniform_candidate_sampler,
 )
+from graphc.functions.sparse import embedding_lookup_sparse, safe_embedding_lookup_sparse
 from graphc.ir.node import Node, as_node, is_tensor
 from graphc.ir.types import float32
 from graphc.ops import activations, compare, composite, elementwise, transcendental
@@ -75,17 +79,19 @@ __all__ = [
     "atrous_conv2d", "atrous_conv2d_transpose", "avg_pool", "avg_pool1d", "avg_pool2d", "avg_pool3d", "batch_norm",
     "batch_norm_with_global_normalization", "batch_normalization", "bias_add", "bidirectional_dynamic_rnn", "conv1d",
     "conv1d_transpose", "conv2d", "conv2d_backprop_filter", "conv2d_backprop_input", "conv2d_transpose", "conv3d",
-    "conv3d_transpose", "convolution", "crelu", "depthwise_conv2d", "depthwise_conv2d_native", "dropout", "dynamic_rnn",
-    "elu", "embedding_lookup", "fused_batch_norm", "gelu", "group_norm", "hard_sigmoid", "in_top_k", "instance_norm",
-    "l2_loss", "l2_normalize", "layer_norm", "leaky_relu", "local_response_normalization", "log_poisson_loss",
-    "log_sigmoid", "log_softmax", "log_uniform_candidate_sampler", "lrn", "masked_softmax", "max_pool", "max_pool1d",
-    "max_pool2d", "max_pool3d", "moments", "multi_head_attention", "nce_loss", "normalize_moments", "pool", "relu",
-    "relu6", "rnn_cell", "sampled_softmax_loss", "scaled_dot_product_attention", "selu", "separable_conv2d",
-    "sequence_loss", "sigmoid", "sigmoid_cross_entropy_with_logits", "silu", "softmax",
-    "softmax_cross_entropy_with_logits", "softmax_cross_entropy_with_logits_v2", "softplus", "softsign",
-    "sparse_softmax_cross_entropy_with_logits", "static_bidirectional_rnn", "static_rnn", "sufficient_statistics",
-    "swish", "tanh", "top_k", "uniform_candidate_sampler", "weighted_cross_entropy_with_logits", "weighted_moments",
-    "xw_plus_b", "zero_fraction",
+    "conv3d_transpose", "convolution", "crelu", "ctc_greedy_decoder", "ctc_loss", "ctc_loss_v2", "depthwise_conv2d",
+    "depthwise_conv2d_native", "dropout", "dynamic_rnn", "elu", "embedding_lookup", "embedding_lookup_sparse",
+    "fused_batch_norm", "gelu", "group_norm", "hard_sigmoid", "in_top_k", "instance_norm", "l2_loss", "l2_normalize",
+    "layer_norm", "leaky_relu", "local_response_normalization", "log_poisson_loss", "log_sigmoid", "log_softmax",
+    "log_uniform_candidate_sampler", "lrn", "masked_softmax", "max_pool", "max_pool1d", "max_pool2d", "max_pool3d",
+    "max_pool_with_argmax", "moments", "multi_head_attention", "nce_loss", "normalize_moments", "pool", "raw_rnn",
+    "relu", "relu6", "rnn_cell", "safe_embedding_lookup_sparse", "sampled_softmax_loss",
+    "scaled_dot_product_attention", "selu", "separable_conv2d", "sequence_loss", "sigmoid",
+    "sigmoid_cross_entropy_with_logits", "silu", "softmax", "softmax_cross_entropy_with_logits",
+    "softmax_cross_entropy_with_logits_v2", "softplus", "softsign", "sparse_softmax_cross_entropy_with_logits",
+    "static_bidirectional_rnn", "static_rnn", "sufficient_statistics", "swish", "tanh", "top_k",
+    "uniform_candidate_sampler", "weighted_cross_entropy_with_logits", "weighted_moments", "xw_plus_b",
+    "zero_fraction",
 ]
 
 # activations -----------------------------------------------------------------------------------------

@@ -8,8 +8,6 @@ from graphc.ir.node import INPUT, Node, as_node
 from graphc.ir.types import TensorType, as_dtype, as_shape, same_shape
 from graphc.ops.elementwise import identity
 
-UNSHAPED = "placeholders without a shape"  # key of the graph's `scope_state`
-
 
 def placeholder(dtype, shape=None, name: str | None = None) -> Node:
     """A tensor that every run must be fed.
@@ -21,7 +19,7 @@ def placeholder(dtype, shape=None, name: str | None = None) -> Node:
     """
     if shape is None:
         node = placeholder(dtype, (), name)
-        get_default_graph().scope_state.setdefault(UNSHAPED, set()).add(node)
+        get_default_graph().unshaped.add(node)
         return node
     graph = get_default_graph()
     graph.check_open()

@@ -233,6 +233,34 @@ class AdagradOptimizer(Optimizer):
         return [slot.assign_add(gradient.once(square(sums), is_first)), variable.assign_sub(gradient.once(step, is_first))]
 
 
+class AdagradDAOptimizer(Optimizer):
+    """Adagrad's dual averaging (Duchi et al., 2011), as in TensorFlow 1, in step t = global_step + 1:
+
+    z += g; a += g^2; v = -learning_rate sign(z) max(|z| - l1 t, 0) / (l2 t learning_rate + sqrt(a)).
+    """
+
+    def __init__(self, learning_rate, global_step: Variable, initial_gradient_squared_accumulator_value: float = 0.1,
+                 l1_regularization_strength: float = 0.0, l2_regularization_strength: float = 0.0, use_locking: bool = False,
+                 name: str = "AdagradDA"):
+        if initial_gradient_squared_accumulator_value <= 0:
+            raise report(ArgumentError, f"{name}: initial_gradient_squared_accumulator_value must be positive, not "
+                                        f"{initial_gradient_squared_accumulator_value}")
+        super().__init__(learning_rate, use_locking, name)
+        self._start, self._global_step = initial_gradient_squared_accumulator_value, global_step
+        self._l1, self._l2 = l1_regularization_strength, l2_regularization_strength
+
+    def _prepare(self, variables):
+        self._step = as_node(self._global_step) + 1
+
+    def _update(self, gradient, variable):
+        rate, step = self._rate(variable), cast(self._step, variable.dtype)
+        totals = self._slot(variable, "gradient_accumulator")
+        squares = self._slot(variable, "gradient_squared_accumulator", self._start)
+        z, a = totals + gradient, squares + square(gradient)
+        far = sign(z) * maximum(absolute(z) - self._l1 * step, 0) if self._l1 else z
+        return [totals.assign(z), squares.assign(a), variable.assign(-rate * far / (self._l2 * step * rate + sqrt(a)))]
+
+
 class AdadeltaOptimizer(Optimizer):
     """a = rho a + (1 - rho) g^2; d = g sqrt(u + epsilon) / sqrt(a + epsilon); u = rho u + (1 - rho) d^2; v -= learning_rate d
     (Zeiler, 2012), as in TensorFlow 1.

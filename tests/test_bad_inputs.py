@@ -236,6 +236,8 @@ def test_row_21_closed_session():
 
 OPS = [
     (22, errors.ShapeError, lambda a: tf.matmul(a(2, 3), a(4, 5)), ["matmul", "f32[2,3]", "f32[4,5]", "3 != 4"]),
+    (23, errors.ShapeError, lambda a: tf.matmul(tf.placeholder(tf.float32, name="v"), a(2, 3)),
+     ["matmul", "its rank is 0", "v was made without a shape, which stands for a scalar: write shape=[None, None]"]),
     (23, errors.ShapeError, lambda a: tf.matmul(a(3), a(3, 2)), ["matmul", "rank", "f32[3]"]),
     (24, errors.ShapeError, lambda a: a(2, 3) + a(4), ["add", "f32[2,3]", "f32[4]", "3 != 4"]),
     (26, errors.DTypeError, lambda a: a(2, dtype=tf.int32) + a(2), ["add", "i32[2]", "f32[2]", "i32 != f32"]),
@@ -252,7 +254,10 @@ OPS = [
     (33, errors.OperatorError, lambda a: list(a(2)), ["iterated", "unstack"]),
     (33, errors.OperatorError, lambda a: np.sin(a(2)), ["no value"]),
     (34, errors.ShapeError, lambda a: tf.while_loop(lambda x: True, lambda x: tf.concat([x, x], 0), [tf.zeros([2], name="v")]),
-     ["while_loop", "v changes its shape", "f32[2]", "f32[4]"]),
+     ["while_loop", "v changes its shape", "f32[2]", "f32[4]", "keeps its size", "stacked by graphc.scan"]),
+    (34, errors.ShapeError, lambda a: tf.while_loop(lambda x: True, lambda x: tf.concat([x, x], 0), [tf.zeros([2], name="v")],
+                                                    shape_invariants=[tf.TensorShape([None])]),
+     ["v changes its shape", "also with shape_invariants", "graphc.tensor_scatter_update"]),
     (34, errors.DTypeError, lambda a: tf.while_loop(lambda x: x < 9, lambda x: tf.to_float(x) + 1, [tf.constant(0, name="v")]),
      ["while_loop", "v changes its type", "i32[]", "f32[]"]),
     (34, errors.ShapeError, lambda a: tf.scan(lambda x, r: tf.stack([x, r]), a(3), tf.constant(0.0)),

@@ -27,12 +27,19 @@ def test_gamma():
         assert scipy.stats.kstest(scaled[:, k] * [1, 2, 4][k], scipy.stats.gamma(a).cdf).pvalue > 1e-3
 
 
-def test_gamma_has_a_gradient_by_its_scale_only():
-    with tf.Graph().as_default():
-        a, b = tf.placeholder(tf.float32, [2]), tf.placeholder(tf.float32, [2])
-        found = tf.gradients(tf.random_gamma([3], a, b), [a, b])
-    assert found[0] is None
-    assert found[1] is not None
+def test_gradients_of_gamma_by_shape_and_scale():
+    """A number keeps its place in the distribution: the slope is that of the quantile."""
+    alpha = np.array([0.3, 1.0, 4.5, 40.0])
+
+    def function(a):
+        drawn = tf.random_gamma([5], a, beta=[1.0, 1.0, 2.0, 1.0], dtype=tf.float64)
+        return [drawn, tf.gradients(drawn[:, 0], a)[0], tf.gradients(drawn[0], a)[0]]
+    drawn, first, slope = run(function, [alpha])
+    value = drawn[0] * [1, 1, 2, 1]
+    places, h = scipy.stats.gamma(alpha).cdf(value), 1e-5
+    want = (scipy.stats.gamma(alpha + h).ppf(places) - scipy.stats.gamma(alpha - h).ppf(places)) / (2 * h) / [1, 1, 2, 1]
+    np.testing.assert_allclose(slope, want, rtol=1e-5)
+    assert first[0] > 0 and not first[1:].any()
 
 
 @pytest.mark.parametrize("mean", [0.0, 0.4, 3.0, 9.99, 10.0, 55.0, 1e4])
@@ -97,9 +104,9 @@ def test_the_interpreter_draws_the_same(monkeypatch):
 
 
 def test_bad_arguments_are_named():
-    with pytest.raises(RunError, match=r"(?s)random_gamma_1: alpha must be positive: -1.*test_random_draws.py"):
+    with pytest.raises(RunError, match=r"(?s)gamma_draws: alpha must be positive and finite: alpha\[0\] = -1.*test_random_dr"):
         run(lambda a: tf.random_gamma([], a), [np.array([-1.0, 2])])
-    with pytest.raises(RunError, match="the mean must be finite and at least 0: -1"):
+    with pytest.raises(RunError, match=r"the mean must be finite and at least 0: mean\[0\] = -1"):
         run(lambda m: tf.random_poisson(m, []), [np.array([-1.0, 2])])
     with tf.Graph().as_default():
         with pytest.raises(ShapeError, match=r"(?s)random_crop: the part must be smaller.*4 of 3 along axis 0"):

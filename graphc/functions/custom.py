@@ -41,11 +41,16 @@ def custom_gradient(f: Callable) -> Callable:
         reads = _reads(ys, xs, start)
         body = _traced_gradient(f.__name__, grad_fn, ys, reads)
         places = _gradient_list(f.__name__, body, len(xs), len(reads))
-        body.outputs = tuple(fitted for k, g in places for fitted in [_fitting(f.__name__, (*xs, *reads)[k], g)])
-        operands = [*body.captured, *(apply(read, (handle,), {}) for handle in body.read)]
-        graph = body.graph((*body.captured, *body.read))
-        return pack_like(nest, _with_gradient(ys, [*xs, *reads], operands, [k for k, _ in places], graph))
+        return pack_like(nest, with_traced_gradient(f.__name__, ys, [*xs, *reads], body, places))
     return decorated
+
+
+def with_traced_gradient(name: str, ys: Sequence[Node], xs: Sequence[Node], body: Body,
+                         places: Sequence[tuple[int, Node]]) -> list[Node]:
+    """`ys` as functions of `xs`, whose gradients are (position, output of the body). Raises ShapeError and DTypeError."""
+    body.outputs = tuple(_fitting(name, xs[k], gradient) for k, gradient in places)
+    operands = [*body.captured, *(apply(read, (handle,), {}) for handle in body.read)]
+    return _with_gradient(ys, xs, operands, [k for k, _ in places], body.graph((*body.captured, *body.read)))
 
 
 def _made_now() -> int:

@@ -13,11 +13,11 @@ from graphc.ir import dims
 from graphc.ir.dims import Size
 from graphc.ir.node import Node, as_node, is_tensor
 from graphc.ir.types import DType, int64, shape_text
-from graphc.ops import elementwise, index, movement
+from graphc.ops import composite, elementwise, index, movement, scatter_extreme
 from graphc.ops.compare import cast, equal, in_range, logical_and, where
 from graphc.ops.gather import gather_rows, scatter_set, scatter_sum
 from graphc.ops.gather import scatter_add as scatter_add_rows
-from graphc.ops.scatter_extreme import scatter_max, scatter_min
+from graphc.ops.segment import segment_prod
 from graphc.variable import Variable
 
 # picking ---------------------------------------------------------------------------------------------
@@ -219,12 +219,12 @@ def tensor_scatter_update(tensor, indices, updates, name=None) -> Node:
 
 def tensor_scatter_max(tensor, indices, updates, name=None) -> Node:
     """tensor, at least each update at its coordinates. The gradient goes in equal parts to what reaches the result."""
-    return _into_places("tensor_scatter_max", scatter_max, tensor, indices, updates, name)
+    return _into_places("tensor_scatter_max", scatter_extreme.scatter_max, tensor, indices, updates, name)
 
 
 def tensor_scatter_min(tensor, indices, updates, name=None) -> Node:
     """tensor, at most each update at its coordinates. The gradient goes in equal parts to what reaches the result."""
-    return _into_places("tensor_scatter_min", scatter_min, tensor, indices, updates, name)
+    return _into_places("tensor_scatter_min", scatter_extreme.scatter_min, tensor, indices, updates, name)
 
 
 def _variable(what: str, ref) -> Variable:
@@ -270,6 +270,40 @@ def scatter_update(ref, indices, updates, use_locking=True, name=None) -> Node:
     """Put each update in place of the row of the variable `ref` that its index names; of duplicates the last one counts."""
     variable, picks, values = _rows("scatter_update", ref, indices, updates)
     return variable.assign(scatter_set(variable, picks, values), name=name)
+
+
+def _checked_rows(what: str, ref, indices, updates) -> tuple[Variable, Node, Node]:
+    """(variable, one number for each update, updates)."""
+    variable, picks, values = _rows(what, ref, indices, updates)
+    count = dims.product(picks.type.shape)
+    return (variable, checked(movement.reshape_to(picks, shape=(count,)), variable.shape[0], what),
+            movement.reshape_to(values, shape=(count, *variable.shape[1:])))
+
+
+def scatter_mul(ref, indices, updates, use_locking=False, name=None) -> Node:
+    """Multiply the row of the variable `ref` that each index names by its update; duplicates multiply."""
+    variable, picks, values = _checked_rows("scatter_mul", ref, indices, updates)
+    return variable.assign(variable * segment_prod(values, picks, rows=variable.shape[0]), name=name)
+
+
+def scatter_div(ref, indices, updates, use_locking=False, name=None) -> Node:
+    """Divide the row of the variable `ref` that each index names by its update; integers towards 0."""
+    variable, picks, values = _checked_rows("scatter_div", ref, indices, updates)
+    factors = segment_prod(values, picks, rows=variable.shape[0])
+    divide = elementwise.divide if variable.dtype.is_floating else composite.truncatediv
+    return variable.assign(divide(variable, factors), name=name)
+
+
+def scatter_max(ref, indices, updates, use_locking=False, name=None) -> Node:
+    """Make the row of the variable `ref` that each index names at least its update."""
+    variable, picks, values = _rows("scatter_max", ref, indices, updates)
+    return variable.assign(scatter_extreme.scatter_max(variable, picks, values), name=name)
+
+
+def scatter_min(ref, indices, updates, use_locking=False, name=None) -> Node:
+    """Make the row of the variable `ref` that each index names at most its update."""
+    variable, picks, values = _rows("scatter_min", ref, indices, updates)
+    return variable.assign(scatter_extreme.scatter_min(variable, picks, values), name=name)
 
 
 def scatter_nd_add(ref, indices, updates, use_locking=False, name=None) -> Node:

@@ -377,6 +377,14 @@ def clip_by_norm(t, clip_norm, axes=None, name=None) -> Node:
     return elementwise.multiply(t, clip_norm / elementwise.maximum(norm, clip_norm), name=name)
 
 
+def clip_by_average_norm(t, clip_norm, name=None) -> Node:
+    """t scaled so that its euclidean norm by the number of its elements is at most `clip_norm`. 0 stays 0."""
+    t = as_node(t)
+    axes = tuple(range(t.type.rank))
+    average = composite.norm(t, axes) / composite.count(t, axes, t.dtype)
+    return elementwise.multiply(t, clip_norm / elementwise.maximum(average, clip_norm), name=name)
+
+
 # Python's operators ----------------------------------------------------------------------------------
 
 

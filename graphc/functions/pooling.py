@@ -5,13 +5,17 @@ from collections.abc import Sequence
 
 from graphc.errors import ArgumentError, ShapeError, report
 from graphc.functions.frames import FORMATS, Frame, frame, per_axis
+from graphc.functions.gathering import number
 from graphc.ir import dims
 from graphc.ir.dims import Size
 from graphc.ir.node import Node, as_node
+from graphc.ir.types import as_dtype, int64
+from graphc.ops.compare import cast
 from graphc.ops.composite import require_floats
-from graphc.ops.elementwise import divide
+from graphc.ops.elementwise import divide, stop_gradient
+from graphc.ops.index import iota
 from graphc.ops.movement import broadcast_to, reshape_to, strided_slice
-from graphc.ops.reduce import lowest, reduce_first_max, reduce_sum
+from graphc.ops.reduce import argmax, lowest, reduce_first_max, reduce_sum
 from graphc.ops.window import windows
 
 
@@ -62,6 +66,30 @@ def _max(what: str, x, spatial: int, ksize, strides, padding, data_format, dilat
     x, f, kernel, lows, outputs = _prepared(what, x, spatial, ksize, strides, padding, data_format, dilations)
     parts, taps = _parts(x, f, kernel, lows, outputs, lowest(x.dtype))
     return reduce_first_max(parts, axes=taps, name=name)
+
+
+def max_pool_with_argmax(input, ksize, strides, padding, data_format="NHWC", output_dtype=int64,
+                         include_batch_in_index=False, name=None, Targmax=None) -> tuple[Node, Node]:
+    """(the largest elements of the windows of images [N, H, W, C], where they are): `max_pool2d`, and for each result the
+    number (y * W + x) * C + c of the first largest element, counted on over the batch with include_batch_in_index. A window in
+    which nothing is larger than the smallest number there is may name a place in the padding.
+    """
+    what = "max_pool_with_argmax"
+    if data_format != "NHWC":
+        raise report(ArgumentError, f"{what}: the data format is {data_format!r}", rule="it is NHWC")
+    x, f, kernel, lows, outputs = _prepared(what, input, 2, ksize, strides, padding, data_format, None)
+    values = _max(what, x, 2, ksize, strides, padding, data_format, None, name)
+    view = windows(stop_gradient(x), f.spatial, kernel, f.strides, f.dilations, lows, outputs, lowest(x.dtype))
+    shape = tuple(values.type.shape)
+    tap = argmax(reshape_to(view, shape=(*shape, dims.product(kernel))), axes=(len(shape),))
+    rows, columns, channels = (number(d, int64) for d in x.type.shape[1:])
+    start = [iota(shape=shape, axis=a, dtype=int64) * s - number(low, int64)
+             for a, s, low in zip(f.spatial, f.strides, lows, strict=True)]
+    place = (start[0] + tap // kernel[1]) * columns + start[1] + tap % kernel[1]
+    if include_batch_in_index:
+        place = place + iota(shape=shape, axis=0, dtype=int64) * rows * columns
+    place = place * channels + iota(shape=shape, axis=3, dtype=int64)
+    return values, cast(place, dtype=as_dtype(Targmax or output_dtype))
 
 
 def _avg(what: str, x, spatial: int, ksize, strides, padding, data_format, dilations, name) -> Node:

@@ -18,14 +18,17 @@ import os
 
 from graphc.errors import ArgumentError, DTypeError, ShapeError, report
 from graphc.functions.sizes import as_sizes, full_shape
+from graphc.ir import dims
 from graphc.ir.container import Graph, get_default_graph
 from graphc.ir.node import Node, as_node, is_tensor
 from graphc.ir.op import Drawn
 from graphc.ir.types import as_dtype, as_shape, float32, float64, int64
-from graphc.ops import compare, composite, elementwise, random, random_host
+from graphc.ops import compare, composite, elementwise, random, random_routine
 from graphc.ops.gather import gather_rows
+from graphc.ops.incomplete import gamma_slope
 from graphc.ops.index import iota
 from graphc.ops.movement import broadcast_to, reshape_to
+from graphc.ops.order import order_of
 from graphc.ops.reduce import argmax
 from graphc.ops.transcendental import log
 
@@ -117,8 +120,8 @@ def _shifted(unit: Node, scale, offset, name) -> Node:
 def random_gamma(shape, alpha, beta=None, dtype=float32, seed=None, name=None) -> Node:
     """Numbers of the gamma distribution: `shape` of them for each alpha, so of the shape `shape` + alpha's.
 
-    beta (default 1) is the inverse scale, which broadcasts with alpha. Gradients flow to beta; to alpha none. alpha <= 0 is
-    a RunError.
+    beta (default 1) is the inverse scale, which broadcasts with alpha. Gradients flow to both, to alpha implicitly: a number
+    keeps its place in the distribution while that changes (`gamma_slope`). alpha <= 0 is a RunError.
     """
     dtype = as_dtype(dtype)
     _floats_only("random_gamma", dtype)
@@ -126,9 +129,25 @@ def random_gamma(shape, alpha, beta=None, dtype=float32, seed=None, name=None) -
     if beta is not None:
         beta = as_node(beta, dtype)
         alpha = elementwise.add(alpha, composite.zeros_like(beta))
-    drawn = random_host.random_gamma_1(_repeated(shape, alpha, "random_gamma"), **_seeds(seed),
-                                       name=name if beta is None else None)
-    return drawn if beta is None else elementwise.divide(drawn, beta, name=name)
+    drawn = _gamma(_repeated(shape, alpha, "random_gamma"), seed)
+    return elementwise.identity(drawn, name=name) if beta is None else elementwise.divide(drawn, beta, name=name)
+
+
+def _gamma(alpha: Node, seed) -> Node:
+    from graphc.functions.custom import custom_gradient  # which is built on loops, and those on much else
+
+    @custom_gradient
+    def drawn(alpha):
+        y = random_routine.gamma_draws(alpha, *_draws(alpha, seed, "random_gamma"))
+        return y, lambda dy: dy * compare.where(y > 0, gamma_slope(alpha, y), 0)
+    return drawn(alpha)
+
+
+def _draws(parameters: Node, seed, what: str) -> tuple[Node, Node]:
+    """The numbers of the elements, and a seed for this run."""
+    shape = tuple(parameters.type.shape)
+    number = reshape_to(iota(shape=(dims.product(shape),), axis=0, dtype=int64), shape=shape)
+    return number, random.random_integers(**_common((2,), int64, seed, what), low=0, high=2**32)
 
 
 def random_poisson(lam, shape, dtype=float32, seed=None, name=None) -> Node:
@@ -138,8 +157,8 @@ def random_poisson(lam, shape, dtype=float32, seed=None, name=None) -> Node:
     """
     dtype = as_dtype(dtype)
     lam = as_node(lam, None if is_tensor(lam) else float32)
-    drawn = random_host.random_poisson_1(_repeated(shape, lam, "random_poisson"), **_seeds(seed),
-                                         name=name if lam.dtype == dtype else None)
+    mean = _repeated(shape, lam, "random_poisson")
+    drawn = random_routine.poisson_draws(mean, *_draws(mean, seed, "random_poisson"), name=name if lam.dtype == dtype else None)
     return drawn if lam.dtype == dtype else compare.cast(drawn, dtype=dtype, name=name)
 
 
@@ -147,18 +166,13 @@ def _repeated(shape, parameters: Node, what: str) -> Node:
     return broadcast_to(parameters, shape=(*full_shape(shape, what), *parameters.type.shape))
 
 
-def _seeds(seed) -> dict:
-    graph_seed, op_seed = get_seed(seed)
-    return {"seed": graph_seed, "op_seed": op_seed}
-
-
 def random_shuffle(value, seed=None, name=None) -> Node:
-    """The rows of `value` in random order."""
+    """The rows of `value` in random order: that of random keys."""
     value = as_node(value)
     if not value.type.rank:
         raise report(ShapeError, "random_shuffle: a scalar has no rows", [("value", value.describe())])
-    order = random_host.random_permutation(size=value.type.shape[0], dtype=int64, **_seeds(seed))
-    return gather_rows(value, order, axis=0, name=name)
+    keys = random.random_uniform_01(**_common(value.type.shape[:1], float64, seed, "random_shuffle"))
+    return gather_rows(value, order_of(keys, axis=0), axis=0, name=name)
 
 
 def random_crop(value, size, seed=None, name=None) -> Node:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from graphc.errors import ArgumentError, ShapeError, report
 from graphc.functions.arrays import concat, expand_dims, transpose, zeros_like
 from graphc.functions.bodies import flatten, pack_like
-from graphc.functions.control_flow import loop_over
-from graphc.functions.math import less, where_v2
+from graphc.functions.control_flow import loop_over, while_loop
+from graphc.functions.math import less, logical_not, logical_or, where_v2
+from graphc.functions.reduce import reduce_all
+from graphc.functions.sizes import as_size
 from graphc.ir.node import Node, as_node
 from graphc.ir.types import int32
 from graphc.ops.compare import cast
@@ -107,6 +109,49 @@ def bidirectional_dynamic_rnn(cell_fw, cell_bw, inputs, sequence_length=None, in
         with variable_scope("bw"):
             backward = _along(cell_bw, inputs, sequence_length, initial_state_bw, dtype, time_major, True, what)
     return (forward[0], backward[0]), (forward[1], backward[1])
+
+
+def raw_rnn(cell, loop_fn, parallel_iterations=None, swap_memory: bool = False, scope=None):
+    """(stacked outputs [time, batch, ...], last state, last loop state) of a loop that `loop_fn` directs, step by step.
+
+    loop_fn(time, cell_output, cell_state, loop_state) -> (elements_finished, next_input, next_cell_state, emit_output,
+    next_loop_state). It is called once with cell_output and cell_state None, to begin with: next_cell_state is then the state
+    to start from, and emit_output one row of what is to be emitted, None for the cell's own output. The loop ends when all
+    elements are finished; those that are finished before emit zeros and keep their state. The steps are counted first, in a
+    loop of their own: outputs have as many rows as that took, and gradients flow through them.
+    """
+    _check_cell(cell, "raw_rnn")
+    with variable_scope(scope or "rnn"):
+        return _directed(cell, loop_fn)
+
+
+def _directed(cell: RNNCell, loop_fn):
+    finished, first_input, first_state, emit_form, loop_form = loop_fn(as_node(0, int32), None, None, None)
+    counts_loop_state = loop_form is not None
+    inputs, states, loops = (flatten(n) if n is not None else [] for n in (first_input, first_state, loop_form))
+    start = [as_node(v) for v in (as_node(0, int32), finished, *inputs, *states, *loops)]
+
+    def step(values):
+        time, done, rest = values[0], values[1], list(values[2:])
+        given = pack_like(first_input, rest[:len(inputs)])
+        state = pack_like(first_state, rest[len(inputs):len(inputs) + len(states)])
+        loop_state = pack_like(loop_form, rest[len(inputs) + len(states):]) if counts_loop_state else None
+        output, new_state = cell(given, state)
+        ends, next_input, next_state, emit, next_loop = loop_fn(time + 1, output, new_state, loop_state)
+        emitted = output if emit is None else emit
+        form.append(emitted)
+        alive = logical_not(done)
+        emitted = _chosen(alive, emitted, [zeros_like(o) for o in flatten(emitted)])
+        kept = _chosen(alive, next_state, state)
+        return [time + 1, logical_or(done, ends), *flatten(next_input), *kept,
+                *(flatten(next_loop) if counts_loop_state else [])], emitted
+    form: list = []
+    count = while_loop(lambda *values: logical_not(reduce_all(values[1])), lambda *values: step(values)[0], start)[0]
+    length = as_size(count, "raw_rnn")
+    finals, stacks = loop_over(lambda values, _: step(values), start, [iota(shape=(length,), axis=0)], length, name="raw_rnn")
+    end = 2 + len(inputs) + len(states)
+    return (pack_like(form[-1], stacks), pack_like(first_state, finals[2 + len(inputs):end]),
+            pack_like(loop_form, finals[end:]) if counts_loop_state else None)
 
 
 def static_rnn(cell, inputs: Sequence, initial_state=None, dtype=None, sequence_length=None, scope=None):

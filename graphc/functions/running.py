@@ -33,6 +33,18 @@ def cumprod(x, axis=0, exclusive=False, reverse=False, name=None) -> Node:
                            name=name)
 
 
+def cummax(x, axis=0, reverse=False, name=None) -> Node:
+    """The largest of all elements up to each one along `axis`. The gradient goes to the first of equal ones."""
+    x = as_node(x)
+    return running.cummax(x, axis=as_axis(axis, x.type.rank, "cummax", x), reverse=bool(reverse), name=name)
+
+
+def cummin(x, axis=0, reverse=False, name=None) -> Node:
+    """The smallest of all elements up to each one along `axis`. The gradient goes to the first of equal ones."""
+    x = as_node(x)
+    return running.cummin(x, axis=as_axis(axis, x.type.rank, "cummin", x), reverse=bool(reverse), name=name)
+
+
 def cumulative_logsumexp(x, axis=0, exclusive=False, reverse=False, name=None) -> Node:
     """log of the sum of exp of all elements up to each one along `axis`, without overflow; flags as in `cumsum`.
 

@@ -6,7 +6,9 @@ import math
 from graphc.errors import ArgumentError, ShapeError, report
 from graphc.functions.math import _of_one, _of_two
 from graphc.ir.node import Node, as_node, is_tensor
-from graphc.ops import bessel, composite, elementwise, special, transcendental
+from graphc.ir.types import broadcast_shapes
+from graphc.ops import bessel, composite, elementwise, incomplete, special, transcendental
+from graphc.ops.movement import broadcast_to
 from graphc.ops.reduce import reduce_sum
 
 lgamma = _of_one(special.lgamma)
@@ -28,6 +30,30 @@ fresnel_cos, fresnel_sin = _of_one(bessel.fresnel_cos), _of_one(bessel.fresnel_s
 spence = _of_one(bessel.spence)
 log_ndtr = _of_one(bessel.log_ndtr)
 xlog1py = _of_two(transcendental.xlog1py)
+
+
+def _together(what: str, *values) -> list[Node]:
+    """The operands as tensors of one dtype and shape."""
+    dtype = next((v.dtype for v in values if is_tensor(v)), None)
+    nodes = [as_node(v, dtype, what) for v in values]
+    composite.require_floats(what, **{f"operand {k}": n for k, n in enumerate(nodes)})
+    shape = broadcast_shapes(*(n.type.shape for n in nodes))
+    return [n if n.type.shape == shape else broadcast_to(n, shape=shape) for n in nodes]
+
+
+def igamma(a, x, name=None) -> Node:
+    """The lower incomplete gamma function P(a, x), regularised; operands broadcast. Gradients flow to both."""
+    return incomplete.igamma(*_together("igamma", a, x), name=name)
+
+
+def igammac(a, x, name=None) -> Node:
+    """The upper incomplete gamma function Q(a, x) = 1 - P(a, x), regularised; operands broadcast. Gradients flow to both."""
+    return incomplete.igammac(*_together("igammac", a, x), name=name)
+
+
+def betainc(a, b, x, name=None) -> Node:
+    """The incomplete beta function I(x; a, b), regularised; operands broadcast. A gradient flows to x alone."""
+    return incomplete.betainc(*_together("betainc", a, b, x), name=name)
 
 
 def _number(value, what: str) -> float:

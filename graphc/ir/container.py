@@ -40,6 +40,8 @@ class Graph:
         self.seed: int | None = None
         self.finalized = False
         self.scope_state: dict = {}
+        self.unshaped: set = set()           # placeholders that were made without a shape
+        self.gradient_overrides: dict = {}   # op -> the name of the gradient that its nodes get now
         self._bodies: list[object] = []      # bodies of loops and branches that are being built, outermost first
         self.body_of: dict = {}              # node -> the body that it was made in, for those made in one
 
@@ -62,6 +64,20 @@ class Graph:
             candidate = f"{full}_{count}"
         self._taken[candidate] = 1
         return candidate
+
+    @contextlib.contextmanager
+    def gradient_override_map(self, op_type_map):
+        """The ops named in `op_type_map`, made inside, get the gradients registered by the names that it gives them; an empty
+        map gives all ops their own again. Raises ArgumentError.
+        """
+        from graphc.ir.node import OPERATORS
+        before = self.gradient_overrides
+        found = {OPERATORS["op_of_type"](op): name for op, name in dict(op_type_map).items()}
+        self.gradient_overrides = {**before, **found} if found else {}
+        try:
+            yield
+        finally:
+            self.gradient_overrides = before
 
     @contextlib.contextmanager
     def name_scope(self, name: str | None):

@@ -180,7 +180,11 @@ def make(op: Op, inputs: tuple[Node, ...], attrs: Mapping[str, Any] | None = Non
 def operand_error(op: Op, inputs, rule: RuleError, location: Location | None = None) -> GraphcError:
     """The error for a failed type rule."""
     operands = [(op.input_name(k), node.describe()) for k, node in enumerate(inputs)]
-    return report(rule.error, f"{op.name}: {rule.what}", operands, rule.rule, rule.hint, location)
+    unshaped = next((n for n in inputs if n.graph is not None and n in n.graph.unshaped), None)
+    hint = rule.hint
+    if not hint and unshaped is not None:
+        hint = f"{unshaped.label} was made without a shape, which stands for a scalar: write shape=[None, None] or the like"
+    return report(rule.error, f"{op.name}: {rule.what}", operands, rule.rule, hint, location)
 
 
 def apply(op: Op, inputs, attrs: Mapping[str, Any], name: str | None = None) -> Node:
@@ -201,6 +205,8 @@ def apply(op: Op, inputs, attrs: Mapping[str, Any], name: str | None = None) -> 
     container.add(made)
     if op.kind is Kind.HOST:
         container.binders.update((n, made) for a in op.rule.binds for n in dims.names_in((made.attrs[a],)))
+    if op in container.gradient_overrides:
+        return OPERATORS["overridden"](made, container.gradient_overrides[op])
     return made
 
 

@@ -211,11 +211,13 @@ class Routine:
 
     The parameters of `row` are names of inputs, results, numbers and scratch, in any order: pointers to the item's part,
     where `x[k]` reads and `y[k] = v` writes and converts. It has loops, conditions and arithmetic, and what
-    graphc.ops.routine names (`wide`, `fail`, ...), but no return, no calls, no exceptions. Its source is compiled.
+    graphc.ops.routine names (`wide`, `fail`, ...), but no return, no calls, no exceptions. Its source is compiled. `ulp` as in
+    Elementwise.
     """
 
     row: Callable
     items: Callable[[tuple, Any, Mapping], Items]
+    ulp: float = 0.0
 
 
 @dataclass(frozen=True)

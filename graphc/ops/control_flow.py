@@ -146,8 +146,13 @@ def _keeps_state(body: Graph, types, states: int) -> None:
             rule = f"it starts as {type_text(old)} and is {type_text(new.type)} after one iteration"
             raise RuleError(what, rule, error) if error else RuleError(what, rule)
         for a, b in zip(new.type.shape, old.shape, strict=True):
-            same_dim(a, b, f"the loop variable {inner.label} changes its shape: it starts as {type_text(old)} and is "
-                           f"{type_text(new.type)} after one iteration")
+            try:
+                same_dim(a, b, f"the loop variable {inner.label} changes its shape: it starts as {type_text(old)} and is "
+                               f"{type_text(new.type)} after one iteration")
+            except RuleError as e:
+                raise RuleError(e.what, f"{e.rule}: a loop variable keeps its size, also with shape_invariants", e.error,
+                                "what each iteration adds is stacked by graphc.scan or map_fn; or keep a tensor of the largest "
+                                "size, a count, and graphc.tensor_scatter_update") from None
 
 
 def _while_numpy(*values, condition, body, states, run, env, call):

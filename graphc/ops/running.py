@@ -5,12 +5,14 @@ import numpy as np
 
 from graphc.errors import RuleError
 from graphc.ir import dims
-from graphc.ir.op import REQUIRED, Items
+from graphc.ir.node import as_node
+from graphc.ir.op import REQUIRED, Items, Op
 from graphc.ir.types import same_shape
 from graphc.ops.assemble import place
+from graphc.ops.compare import equal, logical_not, logical_or, where
 from graphc.ops.define import behind, common_dtype, sample
-from graphc.ops.movement import strided_slice
-from graphc.ops.routine import along, lowest, routine, wide
+from graphc.ops.movement import broadcast_to, strided_slice
+from graphc.ops.routine import along, highest, lowest, routine, wide
 from graphc.ops.samples import integer, real
 
 FLAGS = {"axis": REQUIRED, "exclusive": False, "reverse": False}
@@ -176,14 +178,43 @@ def _max_row(x, y, n, stride, reverse):
         y[at] = best
 
 
-cummax = routine(
-    "cummax", "x", attrs={"axis": REQUIRED, "reverse": False},
-    doc="The largest of all elements up to each one along `axis`, from the end with `reverse`. NaN from the first NaN on.",
-    infer=_running_type, batch=behind("axis"), row=_max_row, items=_items,
-    numpy=lambda x, *, axis, reverse: np.flip(np.maximum.accumulate(np.flip(x, axis), axis), axis) if reverse
-    else np.maximum.accumulate(x, axis),
-    grad="it serves as a shift that cancels out",
-    samples=[sample(real(3, 4), axis=1), sample(real(4, 2), axis=0, reverse=True), sample(integer(3, 4), axis=1),
-             sample(real(0, 2), axis=0)],
-    errors=ERRORS,
-)
+def _min_row(x, y, n, stride, reverse):
+    best = highest(x)
+    for k in range(n):
+        at = (n - 1 - k if reverse else k) * stride
+        if x[at] < best or x[at] != x[at]:
+            best = x[at]
+        y[at] = best
+
+
+def _extreme_grad(dy, y, x, *, axis, reverse):
+    """Each result is the first element that reaches it: that one gets the gradients from there to where the next takes over.
+
+    Those are sums of dy that begin afresh at each such element, counted from the far end.
+    """
+    by = -1 if reverse else 1
+    ones = broadcast_to(as_node(1, x.dtype), shape=tuple(x.type.shape))
+    is_first = equal(shifted(ones, axis, by), 0)
+    takes = logical_or(is_first, logical_not(equal(y, shifted(y, axis, by))))
+    stays = where(shifted(where(takes, as_node(1, x.dtype), 0), axis, -by) > 0, as_node(0, x.dtype), 1)
+    flow = recurrence(stays, dy, axis=axis, reverse=not reverse, restarts=True)
+    return [where(takes, flow, 0)]
+
+
+def _running_extreme(name: str, word: str, row, ufunc) -> Op:
+    return routine(
+        name, "x", attrs={"axis": REQUIRED, "reverse": False},
+        doc=f"The {word} of all elements up to each one along `axis`, from the end with `reverse`. NaN from the first NaN on. "
+            "The gradient goes to the first of equal elements.",
+        infer=_running_type, batch=behind("axis"), row=row, items=_items,
+        numpy=lambda x, *, axis, reverse: np.flip(ufunc.accumulate(np.flip(x, axis), axis), axis) if reverse
+        else ufunc.accumulate(x, axis),
+        grad=_extreme_grad,
+        samples=[sample(real(3, 4, distinct=True), axis=1), sample(real(4, 2, distinct=True), axis=0, reverse=True),
+                 sample(integer(3, 4), axis=1), sample(real(0, 2), axis=0), sample(real(1), axis=0)],
+        errors=ERRORS,
+    )
+
+
+cummax = _running_extreme("cummax", "largest", _max_row, np.maximum)
+cummin = _running_extreme("cummin", "smallest", _min_row, np.minimum)

@@ -10,7 +10,7 @@ from graphc.codegen.kernel import Argument, RoutineKernel
 from graphc.ir.types import BY_SHORT
 
 _FAIL = re.compile(r"\bfail\((\d+), ")
-_CALL = re.compile(r"\b(wide|lowest|highest|fail)\(")
+_CALL = re.compile(r"\b(wide|lowest|highest|fail|[a-z]\w*64)\(")
 
 
 def emit_routine(kernel: RoutineKernel, lanes: int) -> KernelSource:

@@ -165,22 +165,12 @@ class Nest(Tile):
 
     def flushed(self, sums, count) -> list:
         """The sums and their count; zeros once they are a block and were added to the total."""
-        build = self.builder
-        before = build.block
-        full, after = build.append_basic_block("full"), build.append_basic_block("after")
-        build.cbranch(build.and_(self.many, build.icmp_signed(">=", count, I64(K_BLOCK))), full, after)
-        build.position_at_end(full)
-        for n, s in enumerate(self.added(sums)):
-            build.store(s, self.slot(self.total, n))
-        build.branch(after)
-        build.position_at_end(after)
-        found = []
-        for old, new in zip([*sums, count], [*[self.zero()] * len(sums), I64(0)], strict=True):
-            phi = build.phi(old.type)
-            phi.add_incoming(old, before)
-            phi.add_incoming(new, full)
-            found.append(phi)
-        return found
+        def added():
+            for n, s in enumerate(self.added(sums)):
+                self.builder.store(s, self.slot(self.total, n))
+            return [*[self.zero()] * len(sums), I64(0)]
+        full = self.builder.and_(self.many, self.builder.icmp_signed(">=", count, I64(K_BLOCK)))
+        return self.where(full, added, [*sums, count])
 
     def added(self, sums) -> list:
         """The sums plus the total."""
@@ -189,22 +179,7 @@ class Nest(Tile):
 
     def plus_total(self, sums) -> list:
         """The sums plus the total, where there is one."""
-        build = self.builder
-        before = build.block
-        more, joined = build.append_basic_block("more"), build.append_basic_block("joined")
-        build.cbranch(self.many, more, joined)
-        build.position_at_end(more)
-        added = self.added(sums)
-        build.branch(joined)
-        more = build.block
-        build.position_at_end(joined)
-        found = []
-        for old, new in zip(sums, added, strict=True):
-            phi = build.phi(self.vector)
-            phi.add_incoming(old, before)
-            phi.add_incoming(new, more)
-            found.append(phi)
-        return found
+        return self.where(self.many, lambda: self.added(sums), sums)
 
 
 def nest_tile(rows: int, vectors: int, lanes: int, dtype: str, stored: tuple[str, str], form: NestForm, epilogue):

@@ -7,7 +7,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from graphc.codegen.cpu.simd_core import I64, POINTER
+from graphc.codegen.cpu.simd import Tracer
+from graphc.codegen.cpu.simd_core import F64, I32, I64, POINTER, Int
 
 ELEMENTS = {"f32": types.float32, "f64": types.float64, "bool": types.uint8,
             **{f"i{bits}": getattr(types, f"int{bits}") for bits in (8, 16, 32, 64)},
@@ -52,6 +53,34 @@ def _end(sign):
 
 
 lowest, highest = _end(-1), _end(1)  # the smallest and the largest value of x's elements
+
+
+def _function(name):
+    """A vector function as one of a float64."""
+    @intrinsic
+    def scalar(typing, x):
+        def codegen(context, builder, signature, values):
+            tracer = Tracer(builder, 1)
+            return builder.extract_element(tracer.namespace()[name](tracer.splat(values[0], F64)).ir, I32(0))
+        return types.float64(types.float64), codegen
+    return scalar
+
+
+exp64, log64, log1p64, sqrt64, cos64, floor64 = map(_function, ("exp", "log", "log1p", "sqrt", "cos", "floor"))
+lgamma64, digamma64 = map(_function, ("lgamma", "digamma"))
+
+
+@intrinsic
+def uniform64(typing, element, attempt, first, second):
+    """See graphc.ops.routine."""
+    def codegen(context, builder, signature, values):
+        t = Tracer(builder, 1)
+        at, *rest = (Int(v, t) for v in values)
+        place = t.cast(at, "i64")
+        words = t.namespace()["philox"]((place, place >> 32, 0, rest[0]), rest[1:])
+        bits = (t.cast(words[0], "u64") << 20) | (t.cast(words[1], "u64") >> 12)
+        return builder.extract_element(((t.cast(t.cast(bits, "i64"), "f64") + 0.5) * 2.0**-52).ir, I32(0))
+    return types.float64(*[types.int64] * 4), codegen
 
 
 @intrinsic

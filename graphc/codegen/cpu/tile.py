@@ -6,7 +6,7 @@ of the time (DESIGN 5.3).
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from llvmlite import ir
 from numba import types
@@ -135,21 +135,24 @@ class Tile:
 
     def add_total(self, total, start, sums):
         """The sums plus those of earlier blocks, where there were any."""
+        def added():
+            before = [self.builder.load(self.slot(total, k), typ=self.vector) for k in range(len(sums))]
+            return [(Vector(s, self.dtype, self.tracer) + Vector(old, self.dtype, self.tracer)).ir
+                    for s, old in zip(sums, before, strict=True)]
+        return self.where(self.builder.icmp_signed(">", start, I64(0)), added, sums)
+
+    def where(self, condition, then: Callable[[], list], otherwise: Sequence) -> list:
+        """The values of `then`, which is computed where the condition is true; elsewhere those of `otherwise`."""
         build = self.builder
         before = build.block
-        more, joined = build.append_basic_block("more"), build.append_basic_block("joined")
-        build.cbranch(build.icmp_signed(">", start, I64(0)), more, joined)
-        build.position_at_end(more)
-        added = [(Vector(s, self.dtype, self.tracer) + Vector(build.load(self.slot(total, k), typ=self.vector), self.dtype,
-                                                             self.tracer)).ir for k, s in enumerate(sums)]
-        build.branch(joined)
-        more = build.block
-        build.position_at_end(joined)
+        with build.if_then(condition):
+            values = then()
+            last = build.block
         found = []
-        for old, new in zip(sums, added, strict=True):
-            phi = build.phi(self.vector)
+        for old, new in zip(otherwise, values, strict=True):
+            phi = build.phi(old.type)
             phi.add_incoming(old, before)
-            phi.add_incoming(new, more)
+            phi.add_incoming(new, last)
             found.append(phi)
         return found
 
