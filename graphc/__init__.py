@@ -97,7 +97,7 @@ from graphc.functions.segments import (
 from graphc.functions.selection import (
     boolean_mask, dynamic_partition, dynamic_stitch, setdiff1d, unique, unique_with_counts,
 )
-from graphc.functions.sparse import SparseTensor, SparseTensorValue, sparse_tensor_to_dense
+from graphc.functions.sparse import SparseTensor, SparseTensorValue, sparse_placeholder, sparse_tensor_to_dense
 from graphc.functions.stateless import (
     stateless_random_normal, stateless_random_uniform, stateless_truncated_normal,
 )

@@ -16,6 +16,21 @@ from graphc.ir.types import Equations, TensorType, kind_of, shape_text, whole_nu
 _KINDS = {"U": "str", "S": "bytes", "M": "datetime", "m": "timedelta"}
 
 
+def spread(feeds):
+    """The feeds with those of sparse tensors as feeds of the three tensors that they are. Raises FeedError."""
+    if not isinstance(feeds, Mapping) or not any(isinstance(key, tuple) for key in feeds):
+        return feeds
+    found: dict = {}
+    for key, value in feeds.items():
+        if not isinstance(key, tuple):
+            found[key] = value
+            continue
+        if not isinstance(value, (tuple, list)) or len(value) != len(key):
+            raise report(FeedError, f"the feed of a sparse tensor: {value!r:.60}", rule="it is (indices, values, dense_shape)")
+        found |= {k: v for k, v in zip(key, value, strict=True) if is_tensor(k)}
+    return found
+
+
 def feed_array(node: Node, value) -> np.ndarray:
     """`value` as a C-contiguous array of the tensor's dtype and of a shape that fits it. Raises FeedError.
 

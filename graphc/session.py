@@ -11,7 +11,7 @@ import numpy as np
 from graphc.compiler import Compiled, compile_graph
 from graphc.config import memory_size, options
 from graphc.errors import FeedError, SessionError, StateError, report
-from graphc.feeds import feed_array
+from graphc.feeds import feed_array, spread
 from graphc.fetches import LEAVES, Run, nest_key
 from graphc.ir.container import Graph, get_default_graph
 from graphc.ir.node import OPERATORS, Node
@@ -101,6 +101,7 @@ class Session:
         except TypeError:
             found = None
         if found is None:
+            feeds = spread(feeds)
             found = self.prepared(fetches, feeds)
         return found(feeds.values())
 

@@ -9,6 +9,7 @@ import graphc as tf
     (lambda x: x[:3] + tf.ones([3]), 5, 2, r"min\(3,N\) = 2 != 3 = 3"),
     (lambda x: x[1:] * tf.ones([5]), 6, 3, r"max\(N-1,0\) = 2 != 5 = 5"),
     (lambda x: tf.concat([x, x], 0) - tf.zeros([6]), 3, 2, r"2\*N = 4 != 6 = 6"),
+    (lambda x: tf.segment_max(x[:3] * 2, [0, 0, 1]), 5, 2, r"min\(3,N\) = 2 != 3 = 3"),
     (lambda x: tf.exp(tf.square(x[:2])) * tf.ones([4, 2]), 2, 1, r"min\(2,N\) = 1 != 2 = 2"),
 ])
 @pytest.mark.parametrize("device", ["cpu", "numpy"])

@@ -1,4 +1,4 @@
-"""Functions that other tests do not name, each against NumPy: aliases, initializers, random images, losses, pieces of layers."""
+"""Functions that other tests do not name, each against NumPy: initializers, random images, losses, layers, other names."""
 import numpy as np
 import pytest
 import scipy.special

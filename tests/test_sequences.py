@@ -136,6 +136,22 @@ def test_sparse_tensor_to_dense():
     assert found[0].tolist() == [[0, 5], [0, 0], [7, 0]] and found[1].tolist() == [[-1, 5], [-1, -1], [7, -1]]
 
 
+def test_sparse_placeholder():
+    ids = tf.sparse_placeholder(tf.int64, [None, 4], name="ids")
+    found = tf.sparse_tensor_to_dense(ids)
+    bags = tf.nn.embedding_lookup_sparse(tf.constant(real(9, 2)), ids, None, combiner="sum")
+    with tf.Session() as session:
+        for rows, places, values in ((3, [[0, 1], [2, 0]], [5, 7]), (2, [[1, 3]], [8]), (1, np.zeros((0, 2)), [])):
+            want = np.zeros((rows, 4))
+            want[tuple(np.array(places, int).T)] = values
+            whole, sums = session.run([found, bags], {ids: tf.SparseTensorValue(places, values, [rows, 4])})
+            assert np.array_equal(whole, want) and sums.shape == (rows, 2)
+        with pytest.raises(tf.errors.FeedError, match="indices, values, dense_shape"):
+            session.run(found, {ids: np.zeros((3, 4))})
+    with pytest.raises(tf.errors.ArgumentError, match="the number of axes must be known"):
+        tf.sparse_placeholder(tf.float32)
+
+
 # loops that a function directs -------------------------------------------------------------------------------------------
 
 
@@ -161,6 +177,30 @@ def test_raw_rnn_equals_dynamic_rnn():
         found = session.run([outputs, wanted, state, last, *slopes, counted])
     assert found[0].shape == (4, 2, 4) and np.allclose(found[0], found[1][:4]) and np.allclose(found[2], found[3])
     assert all(np.allclose(a, b) for a, b in zip(found[4], found[5], strict=True)) and found[6] == 1 + 2 + 3 + 4
+
+
+def test_decoder_and_losses_of_lists():
+    x, state = [real(2, 3, seed=k) for k in range(3)], tf.constant(real(2, 4))
+    cell = tf.nn.rnn_cell.BasicRNNCell(4)
+    seq2seq = tf.contrib.legacy_seq2seq
+    with tf.variable_scope("a"):
+        outputs, last = seq2seq.rnn_decoder(x, state, cell)
+        back, _ = seq2seq.rnn_decoder(x, state, cell, loop_function=lambda output, k: output[:, :3] * float(k))
+    targets, weights = [np.array([0, 1]), np.array([3, 2]), np.array([1, 1])], [np.array(w) for w in ([1.0, 1], [1, 0], [2, 0])]
+    losses = seq2seq.sequence_loss_by_example(outputs, targets, weights)
+    found, final, other, loss, *variables = run([outputs, last, back, losses, *tf.trainable_variables()])
+    kernel, bias = variables
+    h = real(2, 4)
+    total = np.zeros(2)
+    for k, step in enumerate(x):
+        h = np.tanh(np.concatenate([step, h], 1) @ kernel + bias)
+        assert np.allclose(found[k], h)
+        p = np.exp(h) / np.exp(h).sum(1, keepdims=True)
+        total -= np.log(p[[0, 1], targets[k]]) * weights[k]
+    assert np.allclose(final, h) and np.allclose(loss, total / [4, 1])
+    assert np.allclose(other[1], np.tanh(np.concatenate([other[0][:, :3], other[0]], 1) @ kernel + bias))
+    with pytest.raises(tf.errors.ArgumentError, match="lists of the same length"):
+        seq2seq.sequence_loss_by_example(outputs, targets[:2], weights)
 
 
 # gradients that replace an op's own --------------------------------------------------------------------------------------

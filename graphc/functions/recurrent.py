@@ -176,6 +176,22 @@ def _unrolled(cell: RNNCell, inputs: Sequence[Node], initial_state, dtype, seque
     return outputs, state
 
 
+def rnn_decoder(decoder_inputs: Sequence, initial_state, cell, loop_function=None, scope=None):
+    """(list of outputs, last state) of a cell applied to a list of inputs [batch, size]. loop_function(output, number) gives
+    the input of each step but the first from the output before it, in place of that in the list.
+    """
+    _check_cell(cell, "rnn_decoder")
+    outputs: list = []
+    with variable_scope(scope or "rnn_decoder"):
+        state = initial_state
+        for k, given in enumerate(decoder_inputs):
+            if loop_function is not None and outputs:
+                given = loop_function(outputs[-1], k)
+            output, state = cell(as_node(given), state)
+            outputs.append(output)
+    return outputs, state
+
+
 def static_bidirectional_rnn(cell_fw, cell_bw, inputs: Sequence, initial_state_fw=None, initial_state_bw=None, dtype=None,
                              sequence_length=None, scope=None):
     """(list of outputs, last state forward, last state backward); an output holds both directions' side by side."""

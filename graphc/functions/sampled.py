@@ -109,6 +109,21 @@ def sampled_softmax_loss(weights, biases, labels, inputs, num_sampled, num_class
     return composite.softmax_cross_entropy(marks, logits, (1,), name)
 
 
+def sequence_loss_by_example(logits, targets, weights, average_across_timesteps=True, softmax_loss_function=None,
+                             name=None) -> Node:
+    """The weighted cross entropy of each row of the batch, [N]: lists with logits [N, classes], targets [N] and weights [N] for
+    each step. Averaged, by the sum of the row's weights. softmax_loss_function(labels=, logits=) replaces the cross entropy.
+    """
+    if not logits or not len(logits) == len(targets) == len(weights):
+        raise report(ArgumentError, "sequence_loss_by_example: logits, targets and weights are lists of the same length",
+                     rule=f"{len(logits)}, {len(targets)} and {len(weights)}")
+    given = [as_node(x) for x in logits]
+    parts = [as_node(w, given[0].dtype) for w in weights]
+    cross = softmax_loss_function or (lambda labels, logits: composite.sparse_softmax_cross_entropy(labels, logits))
+    total = functions.add_n([cross(labels=as_node(t), logits=x) * w for x, t, w in zip(given, targets, parts, strict=True)])
+    return elementwise.divide(total, functions.add_n(parts) + 1e-12, name=name) if average_across_timesteps else total
+
+
 def sequence_loss(logits, targets, weights, average_across_timesteps=True, average_across_batch=True,
                   softmax_loss_function=None, name=None) -> Node:
     """The weighted cross entropy of sequences: logits [N, time, classes], targets [N, time], weights [N, time].

@@ -10,12 +10,14 @@ from graphc.functions.gathering import embedding_lookup, gather, scatter_nd
 from graphc.functions.math import clip_by_norm
 from graphc.functions.segments import unsorted_segment_sum
 from graphc.functions.sizes import as_sizes
+from graphc.ir.container import get_default_graph
 from graphc.ir.node import Node, as_node
 from graphc.ir.types import int64
 from graphc.ops.compare import cast, greater, logical_and, where
 from graphc.ops.composite import full_like, ones_like, zeros_like
 from graphc.ops.elementwise import div_no_nan, maximum, sqrt, square
 from graphc.ops.movement import broadcast_to, reshape_to
+from graphc.placeholders import placeholder
 
 
 class SparseTensor(NamedTuple):
@@ -34,6 +36,19 @@ class SparseTensorValue(NamedTuple):
     indices: Any
     values: Any
     dense_shape: Any
+
+
+def sparse_placeholder(dtype, shape=None, name=None) -> SparseTensor:
+    """A sparse tensor that every run must be fed: `feed_dict={it: (indices, values, dense_shape)}`.
+
+    shape  its sizes, None for those that each run may choose; the number of axes must be known. Raises ArgumentError.
+    """
+    if shape is None:
+        raise report(ArgumentError, "sparse_placeholder: the number of axes must be known", rule="write shape=[None, None]")
+    label, graph = name or "sparse", get_default_graph()
+    count, rank = graph.fresh_dim(), len(shape)
+    return SparseTensor(placeholder(int64, [count, rank], f"{label}/indices"), placeholder(dtype, [count], f"{label}/values"),
+                        placeholder(int64, [rank], f"{label}/shape") if any(d is None for d in shape) else tuple(shape))
 
 
 def parts(what: str, sparse) -> tuple[Node, Node, Any]:

@@ -265,6 +265,7 @@ class Op:
     nondiff inputs that no gradient flows to.
     context extra keywords that the interpreter passes to `numpy`: "run" (the run number).
     batch   how it works on many values at once; None: they are computed one after the other.
+    orders  how often its gradient may be taken; beyond, derivatives are NaN. None: as often as one likes.
     is_users  whether it was made outside of graphc.
     """
 
@@ -283,6 +284,7 @@ class Op:
     context: tuple[str, ...] = ()
     fetchable: bool = True
     batch: Batch | None = None
+    orders: int | None = None
     is_users: bool = field(init=False, default=False)
 
     def __post_init__(self):

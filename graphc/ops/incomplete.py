@@ -18,7 +18,7 @@ from graphc.ops.samples import integer, positive, real
 from graphc.ops.special import digamma, lgamma
 from graphc.ops.transcendental import exp, log, xlog1py, xlogy
 
-ULP = 64.0  # at moderate arguments; in float64, far out, as exact as exp of the logarithm of what is in front
+ULP = 256.0  # at moderate arguments; in float64, far out, as exact as exp of the logarithm of what is in front
 
 
 def _type(first, *others, **_):
@@ -104,7 +104,7 @@ def _incomplete_gamma(name: str, upper: bool, doc: str):
         name, "a x", doc=f"{doc} NaN for a <= 0 or x < 0. The second derivative by a is NaN: no formula is known to graphc.",
         infer=_type, row=_gamma_row, items=lambda types, result, attrs: _items("a x", 400)(types, result, {"upper": upper}),
         numpy=lambda a, x: values.igamma(a, x, upper).astype(a.dtype), grad=_gamma_grad(-1.0 if upper else 1.0),
-        samples=_GAMMA, errors=_ERRORS, batch=Batch(), ulp=ULP)
+        samples=_GAMMA, errors=_ERRORS, batch=Batch(), ulp=ULP, orders=1)
 
 
 igamma = _incomplete_gamma("igamma", False, "The lower incomplete gamma function P(a, x): the distribution function at x of a "
@@ -163,7 +163,7 @@ gamma_slope = routine(
         "gamma distribution differentiable by its shape (Figurnov, Mohamed and Mnih, Implicit reparameterization gradients, "
         "2018). Its own gradient by a is NaN: no formula is known to graphc.",
     infer=_type, row=_slope_row, items=_items("a x", 800), numpy=lambda a, x: values.gamma_slope(a, x).astype(a.dtype),
-    grad=_slope_grad, nondiff=(), samples=_GAMMA, errors=_ERRORS, batch=Batch(), ulp=1000)
+    grad=_slope_grad, samples=_GAMMA, errors=_ERRORS, batch=Batch(), ulp=1000, orders=0)
 
 
 def _beta_row(a, b, x, y):

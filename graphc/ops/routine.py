@@ -54,11 +54,12 @@ def fail(number, element, value):
 
 
 def routine(name: str, inputs: str, *, doc: str, row: Callable, items: Callable, infer, numpy, grad, samples, attrs=None,
-            errors=(), nondiff=(), batch: Batch | None = None, ulp: float = 0) -> Op:
+            errors=(), nondiff=(), batch: Batch | None = None, ulp: float = 0,
+            orders: int | None = None) -> Op:
     """An op that computes items by scalar code of its own. `row`, `items` and `ulp` as in graphc.ir.op.Routine."""
     return Op(name, Kind.ROUTINE, tuple(inputs.split()), infer=infer, numpy=numpy, grad=grad, doc=doc, attrs=attrs or {},
               rule=Routine(row, items, ulp), samples=as_samples(samples), errors=tuple(errors), nondiff=tuple(nondiff),
-              batch=batch)
+              batch=batch, orders=orders)
 
 
 def along(shape: Sequence[Size], axis: int) -> tuple[tuple[Size, Size], tuple[Size, Size], Size, Size]:

@@ -14,6 +14,7 @@ from graphc.ops.grad import connected, takes_gradient
 from graphc.ops.movement import broadcast_to, reshape_to
 from graphc.ops.reduce import reduce_sum
 from graphc.passes.batch import batched, in_turn
+from graphc.passes.infer_shapes import infer_shapes
 from graphc.passes.manager import graph_pass
 
 
@@ -21,9 +22,11 @@ from graphc.passes.manager import graph_pass
 def differentiate(graph: Graph) -> Graph:
     """Replace each grad(ys, grad_ys, xs) by nodes that compute it; inner gradients first, so any order works. Gradients of
     loops and branches put symbolic ones into new bodies: those are replaced last. Values with gradients of their own become
-    plain values: nothing asks for their gradients any more.
+    plain values: nothing asks for their gradients any more. Where sizes are equal by an equation alone, gradients are written
+    in one of the two, as everything else is.
     """
-    return map_nested(_plain(graph), differentiate.function)
+    found = map_nested(_plain(graph), differentiate.function)
+    return infer_shapes.function(found) if graph.equations else found
 
 
 def _without_customs(graph: Graph) -> Graph:
