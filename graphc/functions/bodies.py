@@ -171,11 +171,13 @@ class _Names:
 LIFTED = {Kind.ELEMENTWISE, Kind.REDUCE, Kind.MOVE, Kind.VIEW, Kind.ASSEMBLE, Kind.CONTRACT, Kind.INDEX}
 
 
-def lift(bodies: Sequence[Body], varying: Sequence[Node], operands: Mapping[Node, Node]) -> dict[Node, Node]:
+def lift(bodies: Sequence[Body], varying: Sequence[Node], operands: Mapping[Node, Node],
+         free: Sequence[str] = ()) -> dict[Node, Node]:
     """Compute what is the same in all iterations before the loop. Changes the bodies' outputs, and gives all that they then
     take from outside: parameter -> tensor.
 
-    varying: parameters that change from one iteration to the next; operands: the tensors that the other parameters stand for.
+    varying: parameters that change from one iteration to the next; operands: the tensors that the other parameters stand for;
+    free: names of sizes that change.
     Gradients by such values are summed over the iterations before they go on.
     """
     container = get_default_graph()
@@ -184,7 +186,7 @@ def lift(bodies: Sequence[Body], varying: Sequence[Node], operands: Mapping[Node
     outside: dict[Node, Node] = dict(operands)
     for body in bodies:
         order = topological((*body.outputs, *body.written.values()))
-        told = {name for node in order for name in new_dims(node)}  # what uses these stays inside
+        told = {*free, *(name for node in order for name in new_dims(node))}  # what uses these stays inside
         for node in order:
             fixed = node.op.kind in LIFTED and not getattr(node.op.rule, "fails", "") and told.isdisjoint(used_dims(node))
             fixed = fixed or node.op.kind is Kind.CONSTANT

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from graphc.errors import ArgumentError, RuleError, ShapeError, report
 from graphc.functions.bodies import Body, all_operands, flatten, lift, pack_like, require_function, trace
 from graphc.ir.container import get_default_graph
-from graphc.ir.dims import Size
+from graphc.ir.dims import Dim, Size
 from graphc.ir.graph import Graph, topological
 from graphc.ir.node import GROUP, Node, apply, as_node, input_node, result
 from graphc.ir.types import as_shape, int32, same_dim
 from graphc.ops import control_flow as ops
-from graphc.ops import state
+from graphc.ops import selection, state
 from graphc.ops.compare import less, logical_and
 from graphc.ops.elementwise import identity
 from graphc.ops.python import settle
@@ -110,8 +110,9 @@ def while_loop(cond: Callable, body: Callable, loop_vars, shape_invariants=None,
                maximum_iterations=None, return_same_structure: bool = False):
     """Calls `body` on the loop variables and its own results as long as `cond` of them is true; the last values.
 
-    loop_vars  a list, tuple or dict of tensors (nested). A variable keeps its dtype and shape: shape_invariants may name
-    dims that a run finds out, not dims that change from one iteration to the next.
+    loop_vars  a list, tuple or dict of tensors (nested). A variable keeps its dtype and shape, except where shape_invariants
+    say None: such sizes may change between iterations. Where they do, `body` is called once more, on sizes without a
+    number; Python walks the loop, around a body that stays compiled; and no gradient flows through the loop.
     maximum_iterations  an int or a scalar integer tensor. Raises ArgumentError, ShapeError, DTypeError.
     """
     require_function(cond, "while_loop: cond")
@@ -121,10 +122,9 @@ def while_loop(cond: Callable, body: Callable, loop_vars, shape_invariants=None,
     start = [as_node(v, what="while_loop") for v in flatten(loop_vars)]
     form = loop_vars if isinstance(loop_vars, (list, tuple)) else [loop_vars]
     with get_default_graph().name_scope(name or "while"):
-        if shape_invariants is not None:
-            _check_invariants(start, flatten_shapes(shape_invariants))
+        open_axes = [] if shape_invariants is None else _open_axes(start, flatten_shapes(shape_invariants))
         limit = None if maximum_iterations is None else as_node(maximum_iterations, int32, "while_loop")
-        finals = _while(cond, body, start, lambda nodes: pack_like(form, nodes), limit)
+        finals = _while(cond, body, start, lambda nodes: pack_like(form, nodes), limit, open_axes)
     if isinstance(loop_vars, (list, tuple)) and len(loop_vars) == 1 and len(finals) == 1 and not return_same_structure:
         return finals[0]
     return pack_like(loop_vars, finals)
@@ -139,7 +139,8 @@ def flatten_shapes(invariants) -> list:
     return [s for v in invariants for s in flatten_shapes(v)]
 
 
-def _check_invariants(start: Sequence[Node], shapes: Sequence) -> None:
+def _open_axes(start: Sequence[Node], shapes: Sequence) -> list[tuple[int, int]]:
+    """(variable, axis) of the sizes that may change. Raises ArgumentError, ShapeError."""
     if len(shapes) != len(start):
         raise report(ArgumentError, f"while_loop: {len(shapes)} shape_invariants for {len(start)} loop variables")
     for node, shape in zip(start, shapes, strict=True):
@@ -148,10 +149,14 @@ def _check_invariants(start: Sequence[Node], shapes: Sequence) -> None:
         if not fits:
             raise report(ShapeError, "while_loop: a loop variable does not fit its shape invariant",
                          [("variable", node.describe())], f"[{', '.join('None' if w is None else str(w) for w in wanted)}]")
+    return [(k, a) for k, shape in enumerate(shapes) for a, d in enumerate(as_shape(shape, lambda: None)) if d is None]
 
 
-def _while(condition: Callable, function: Callable, start: list[Node], form: Callable, limit: Node | None) -> list[Node]:
-    types = [n.type for n in start]
+def _while(condition: Callable, function: Callable, start: list[Node], form: Callable, limit: Node | None,
+           open_axes: Sequence[tuple[int, int]] = (), moving: dict[tuple[int, int], Dim] | None = None) -> list[Node]:
+    """moving: (variable, axis) -> the name, in the bodies, of a size that changes from one iteration to the next."""
+    moving = moving or {}
+    types = [n.type.with_shape(moving.get((k, a), d) for a, d in enumerate(n.type.shape)) for k, n in enumerate(start)]
     labels = [n.label.rpartition("/")[2] for n in start]
     if limit is not None:
         start, types, labels = [*start, as_node(0, limit.dtype)], [*types, limit.type], [*labels, "count"]
@@ -165,6 +170,8 @@ def _while(condition: Callable, function: Callable, start: list[Node], form: Cal
 
     def step(*values):
         found = function(*values[0])
+        if moving:
+            found = [_measured(as_node(v), [a for j, a in moving if j == k]) for k, v in enumerate(flatten(found))]
         return found if limit is None else [found, values[1] + 1]
 
     def called(nodes):
@@ -175,11 +182,17 @@ def _while(condition: Callable, function: Callable, start: list[Node], form: Cal
     body = trace("body", step, types, called, labels)
     if len(body.outputs) != len(start):
         raise report(ArgumentError, f"while_loop: body returns {len(body.outputs)} tensors for {len(start)} loop variables")
+    changed = [(k, a) for k, a in open_axes if (k, a) not in moving and len(body.outputs[k].type.shape) == len(types[k].shape)
+               and body.outputs[k].type.shape[a] != types[k].shape[a]]
+    if changed:
+        graph = get_default_graph()
+        return _while(condition, function, start[:len(start) - (limit is not None)], form, limit, open_axes,
+                      {**moving, **{place: graph.fresh_dim() for place in changed}})
     for handle in body.written:  # the condition sees what the iterations before have written
         test.inputs.setdefault(handle, input_node("", handle.type))
     written = list(body.written)
     state = [(*b.arguments, *(b.inputs[h] for h in written)) for b in (test, body)]
-    operands = _from_outside([test, body], written, (*state[0], *state[1]))
+    operands = _from_outside([test, body], written, (*state[0], *state[1]), [str(d) for d in moving.values()])
     new = (*body.outputs, *(body.written[h] for h in written))
     shared = list(operands.items())
     graphs = []
@@ -187,19 +200,30 @@ def _while(condition: Callable, function: Callable, start: list[Node], form: Cal
         used = set(topological(outputs))
         graphs.append(Graph(b.name, (*inner, *(p if p in used else input_node("", p.type) for p, _ in shared)), outputs))
     node = apply(ops.while_loop, (*start, *_reads(written), *(outer for _, outer in shared)),
-                 {"condition": graphs[0], "body": graphs[1], "states": len(state[1])}, name="loop")
-    finals = _settled([result(node, k) for k in range(len(start) + len(written))], [test, body])
+                 {"condition": graphs[0], "body": graphs[1], "states": len(state[1]), "free": tuple(moving.values())},
+                 name="loop")
+    results = [_measured(result(node, k), [a for j, a in moving if j == k]) for k in range(len(start) + len(written))]
+    finals = _settled(results, [test, body])
     done = _committed(finals[:len(start)], list(zip(written, finals[len(start):], strict=True)))
     return done if limit is None else done[:-1]
 
 
-def _from_outside(bodies: Sequence[Body], written: Sequence[Node], varying: Sequence[Node]) -> dict[Node, Node]:
+def _measured(value: Node, axes: Sequence[int]) -> Node:
+    """A value whose sizes along `axes` are known when it is there."""
+    if not axes:
+        return value
+    graph = get_default_graph()
+    return apply(selection.measured, (value,), {"axes": tuple(axes), "dims": tuple(graph.fresh_dim() for _ in axes)})
+
+
+def _from_outside(bodies: Sequence[Body], written: Sequence[Node], varying: Sequence[Node],
+                  free: Sequence[str] = ()) -> dict[Node, Node]:
     """parameter -> tensor for what the bodies of a loop take from outside."""
     captured, handles = all_operands(bodies)
     read = [h for h in handles if h not in written]
     outer = dict(zip(read, _reads(read), strict=True)) | {n: n for n in captured}
     operands = {body.inputs[n]: outer[n] for body in bodies for n in (*body.captured, *body.read) if n in outer}
-    found = lift(bodies, varying, operands)
+    found = lift(bodies, varying, operands, free)
     used = set(topological([o for body in bodies for o in (*body.outputs, *body.written.values())]))
     return {p: tensor for p, tensor in found.items() if p in used}
 

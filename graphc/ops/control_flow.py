@@ -18,17 +18,18 @@ from graphc.ir.types import TensorType, bool_, int64, same_dim, same_shape, shap
 from graphc.ops.composite import zeros_like
 from graphc.ops.grad import connected, grad, reached
 from graphc.ops.movement import reshape_to
-from graphc.ops.selection import read_sizes
+from graphc.ops.selection import no_way_back, read_sizes
 
 
-def _takes(body: Graph, types, what: str) -> None:
-    """Check that a graph takes operands of `types`. Raises RuleError."""
+def _takes(body: Graph, types, what: str, free: tuple = ()) -> None:
+    """Check that a graph takes operands of `types`, of any size where the graph has one of `free`. Raises RuleError."""
     if len(body.inputs) != len(types):
         raise RuleError(f"{what} takes {len(body.inputs)} operands", f"it is given {len(types)}")
     for inner, outer in zip(body.inputs, types, strict=True):
         if inner.type.dtype != outer.dtype:
             raise RuleError(f"{what}: {inner.label} has another dtype", f"{inner.type.dtype} != {outer.dtype}", DTypeError)
-        same_shape(inner.type.shape, outer.shape, f"{what}: {inner.label} has another shape")
+        own = [o if i in free else i for i, o in zip(inner.type.shape, outer.shape, strict=False)]
+        same_shape((*own, *inner.type.shape[len(own):]), outer.shape, f"{what}: {inner.label} has another shape")
 
 
 def _is_truth(type_: TensorType, what: str) -> None:
@@ -125,17 +126,18 @@ cond: Op = Op(
 # as long as ----------------------------------------------------------------------------------------
 
 
-def _while_type(*types, condition, body, states):
-    _takes(condition, types, "the condition")
-    _takes(body, types, "the body")
+def _while_type(*types, condition, body, states, free):
+    _takes(condition, types, "the condition", free)
+    _takes(body, types, "the body", free)
     if len(condition.outputs) != 1:
         raise RuleError("the condition gives one result", f"it gives {len(condition.outputs)}")
     _is_truth(condition.outputs[0].type, "the condition")
-    _keeps_state(body, types[:states], states)
-    return (*types[:states], TensorType(int64, ()))
+    _keeps_state(body, types[:states], states, free)
+    return (*(t.with_shape(i if i in free else d for i, d in zip(inner.type.shape, t.shape, strict=True))
+              for inner, t in zip(body.inputs, types[:states], strict=False)), TensorType(int64, ()))
 
 
-def _keeps_state(body: Graph, types, states: int) -> None:
+def _keeps_state(body: Graph, types, states: int, free: tuple = ()) -> None:
     """Check that the first outputs of a body have the types of the loop's variables. Raises RuleError."""
     if len(body.outputs) < states:
         raise RuleError(f"the body gives {len(body.outputs)} new values", f"there are {states} loop variables")
@@ -145,26 +147,34 @@ def _keeps_state(body: Graph, types, states: int) -> None:
             what = f"the loop variable {inner.label} changes its type"
             rule = f"it starts as {type_text(old)} and is {type_text(new.type)} after one iteration"
             raise RuleError(what, rule, error) if error else RuleError(what, rule)
-        for a, b in zip(new.type.shape, old.shape, strict=True):
+        for a, b, own in zip(new.type.shape, old.shape, inner.type.shape, strict=True):
+            if own in free:
+                continue
             try:
                 same_dim(a, b, f"the loop variable {inner.label} changes its shape: it starts as {type_text(old)} and is "
                                f"{type_text(new.type)} after one iteration")
             except RuleError as e:
-                raise RuleError(e.what, f"{e.rule}: a loop variable keeps its size, also with shape_invariants", e.error,
-                                "what each iteration adds is stacked by graphc.scan or map_fn; or keep a tensor of the largest "
-                                "size, a count, and graphc.tensor_scatter_update") from None
+                rule = f"{e.rule}: a loop variable keeps its size, but for axes that shape_invariants leave open with None"
+                hint = "what each iteration adds is stacked by graphc.scan or map_fn"
+                raise RuleError(e.what, rule, e.error, hint) from None
 
 
-def _while_numpy(*values, condition, body, states, run, env, call):
+def _while_numpy(*values, condition, body, states, free, run, env, call):
     state, shared, count = values[:states], values[states:], 0
-    while call(condition, (*state, *shared), iteration_number(run, count), env)[0]:
-        state = call(body, (*state, *shared), iteration_number(run, count), env)
+
+    def known():
+        return env if not free else {**env, **{str(d): n for inner, v in zip(body.inputs, state, strict=False) for d, n in zip(
+            inner.type.shape, np.shape(v), strict=True) if d in free}}
+    while call(condition, (*state, *shared), iteration_number(run, count), known())[0]:
+        state = call(body, (*state, *shared), iteration_number(run, count), known())
         count += 1
     return (*state, np.int64(count))
 
 
-def _while_grad(dy, y, *inputs, condition, body, states):
+def _while_grad(dy, y, *inputs, condition, body, states, free):
     """The loop once more, as a scan of as many steps as it took, which keeps what each step started from."""
+    if free:
+        raise no_way_back(y[0])
     count = y[-1]
     trips = dims.name(f"trips_{count.inputs[0].serial}")
     told = read_sizes(reshape_to(count, shape=(1,)), dims=(trips,))
@@ -175,9 +185,10 @@ def _while_grad(dy, y, *inputs, condition, body, states):
 
 
 while_loop = Op(
-    "while_loop", Kind.WHILE, ("*inputs",), attrs={"condition": REQUIRED, "body": REQUIRED, "states": REQUIRED},
+    "while_loop", Kind.WHILE, ("*inputs",), attrs={"condition": REQUIRED, "body": REQUIRED, "states": REQUIRED, "free": ()},
     doc="Runs the graph `body` on the first `states` inputs and its own results as long as the graph `condition` says so. Both "
-        "take the other inputs too. Results: the last values, and the number of iterations.",
+        "take the other inputs too. Results: the last values, and the number of iterations. Sizes of variables that the "
+        "graphs call by a name in `free` may change from one iteration to the next; such a loop runs on the host.",
     infer=_while_type, numpy=_while_numpy, grad=_while_grad, context=("run", "env", "call"))
 
 

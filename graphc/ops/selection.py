@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphc.errors import DTypeError, RuleError, RunError
+from graphc.errors import ArgumentError, DTypeError, RuleError, RunError, report
 from graphc.ir.dims import Size, name
 from graphc.ir.op import REQUIRED, Host, Kind, Op
 from graphc.ir.types import TensorType, int64, uint8
@@ -53,6 +53,35 @@ read_sizes = _host(
             (sample(integer(2, low=0, high=5), dims=(A,)), "one dim for each size"),
             (sample(real(2), dims=(A, B)), "sizes must be integers")],
 )
+
+
+def _measured_type(x, *, axes, dims):
+    shape = list(x.shape)
+    if len(axes) != len(dims) or any(not 0 <= a < x.rank for a in axes):
+        raise RuleError("measured takes one dim for each axis", f"{len(dims)} dims, axes {tuple(axes)} of rank {x.rank}")
+    for axis, dim in zip(axes, dims, strict=True):
+        shape[axis] = dim
+    return x.with_shape(shape)
+
+
+def no_way_back(node):
+    """The error for a gradient through a loop with variables whose sizes change."""
+    return report(ArgumentError, "while_loop: no gradient flows through a loop whose variables change their sizes",
+                  [("variable", node.describe())], "what they were is not kept: keep tensors of the largest size and a count, "
+                  "or let graphc.scan stack what each iteration adds")
+
+
+def _measured_grad(dy, y, x, *, axes, dims):
+    raise no_way_back(y)
+
+
+measured = Op(
+    "measured", Kind.HOST, ("x",), attrs={"axes": REQUIRED, "dims": REQUIRED},
+    doc="x itself, whose sizes along `axes` are only known when it is there: it gives each of `dims` its size.",
+    infer=_measured_type, numpy=lambda x, *, axes, dims: x, rule=Host(binds=("dims",)), grad=_measured_grad,
+    samples=as_samples([sample(integer(3, 2), axes=(0,), dims=(A,)), sample(integer(0, 2, 4), axes=(0, 2), dims=(A, B)),
+                        sample(integer(1), axes=(0,), dims=(A,))]),
+    errors=((sample(integer(3), axes=(1,), dims=(A,)), "one dim for each axis"),))
 
 
 carry_sizes = Op(

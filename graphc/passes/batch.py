@@ -166,6 +166,8 @@ class _Batcher:
 
     def loop(self, node: Node, inputs: tuple[Node, ...], marks: tuple[bool, ...]) -> list[tuple[Node, bool]] | None:
         states = node.attrs["states"]
+        if node.attrs["free"]:
+            return None
         body, marks_in, found = self.steady(self.prepare(node.attrs["body"]), marks, states)
         condition, decides = self.body(self.prepare(node.attrs["condition"]), marks_in)
         if decides[0]:

@@ -102,6 +102,9 @@ def _live_states(bodies: Sequence[Graph], states: int, live: set[int], roots: Se
 
 def _trim_while(node: Node, inputs, used: set[int]) -> dict[int, Node]:
     states = node.attrs["states"]
+    if node.attrs["free"]:  # a variable may be needed for its size alone
+        made = make(node.op, inputs, node.attrs, name=node.name, location=node.location)
+        return _results(made, range(len(node.type)))
     condition, body = node.attrs["condition"], node.attrs["body"]
     live = _live_states((condition, body), states, {k for k in used if k < states}, condition.outputs)
     moved = {k for k in live if body.outputs[k] is body.inputs[k]}
