@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 
 from graphc.errors import ArgumentError, DTypeError, ShapeError, report
+from graphc.functions.custom import custom_gradient
 from graphc.functions.sizes import as_sizes, full_shape
 from graphc.ir import dims
 from graphc.ir.container import Graph, get_default_graph
@@ -134,8 +135,6 @@ def random_gamma(shape, alpha, beta=None, dtype=float32, seed=None, name=None) -
 
 
 def _gamma(alpha: Node, seed) -> Node:
-    from graphc.functions.custom import custom_gradient  # which is built on loops, and those on much else
-
     @custom_gradient
     def drawn(alpha):
         y = random_routine.gamma_draws(alpha, *_draws(alpha, seed, "random_gamma"))
