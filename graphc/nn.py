@@ -22,7 +22,7 @@ from graphc.functions.convolution import (
     depthwise_conv2d_native,
     separable_conv2d,
 )
-from graphc.functions.ctc import ctc_greedy_decoder, ctc_loss, ctc_loss_v2
+from graphc.functions.ctc import ctc_beam_search_decoder, ctc_greedy_decoder, ctc_loss, ctc_loss_v2
 from graphc.functions.gathering import embedding_lookup
 from graphc.functions.math import log_sigmoid, sigmoid, tanh
 from graphc.functions.normalization import (
@@ -79,7 +79,8 @@ __all__ = [
     "atrous_conv2d", "atrous_conv2d_transpose", "avg_pool", "avg_pool1d", "avg_pool2d", "avg_pool3d", "batch_norm",
     "batch_norm_with_global_normalization", "batch_normalization", "bias_add", "bidirectional_dynamic_rnn", "conv1d",
     "conv1d_transpose", "conv2d", "conv2d_backprop_filter", "conv2d_backprop_input", "conv2d_transpose", "conv3d",
-    "conv3d_transpose", "convolution", "crelu", "ctc_greedy_decoder", "ctc_loss", "ctc_loss_v2", "depthwise_conv2d",
+    "conv3d_transpose", "convolution", "crelu", "ctc_beam_search_decoder", "ctc_greedy_decoder", "ctc_loss",
+    "ctc_loss_v2", "depthwise_conv2d",
     "depthwise_conv2d_native", "dropout", "dynamic_rnn", "elu", "embedding_lookup", "embedding_lookup_sparse",
     "fused_batch_norm", "gelu", "group_norm", "hard_sigmoid", "in_top_k", "instance_norm", "l2_loss", "l2_normalize",
     "layer_norm", "leaky_relu", "local_response_normalization", "log_poisson_loss", "log_sigmoid", "log_softmax",

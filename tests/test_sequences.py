@@ -96,6 +96,22 @@ def test_ctc_greedy_decoder(merge):
     assert np.allclose(scores[:, 0], [-sum(x[t, b].max() for t in range(n)) for b, n in enumerate([4, 2, 3])])
 
 
+def test_ctc_beam_search_finds_the_likeliest_labels():
+    """With beams enough, the best of all labellings, by the sums over all of their ways."""
+    x, steps = real(4, 2, 3), [4, 3]
+    paths, scores = tf.nn.ctc_beam_search_decoder(tf.constant(x), steps, beam_width=40, top_paths=3, merge_repeated=False)
+    merged, _ = tf.nn.ctc_beam_search_decoder(tf.constant(x), steps, beam_width=40, top_paths=3)
+    found, joined, values = run([paths, merged, scores])
+    for b, count in enumerate(steps):
+        every = {tuple(k for k, _ in itertools.groupby(way) if k != 2) for way in itertools.product(range(3), repeat=count)}
+        loss = {labels: over_all_ways(x[:, b], list(labels), count, 2) for labels in every}
+        best = sorted(loss, key=loss.get)[:3]
+        assert np.allclose(values[b], [-loss[labels] for labels in best])
+        for path, other, labels in zip(found, joined, best, strict=True):
+            assert path.values[path.indices[:, 0] == b].tolist() == list(labels)
+            assert other.values[other.indices[:, 0] == b].tolist() == [k for k, _ in itertools.groupby(labels)]
+
+
 # bags of ids -------------------------------------------------------------------------------------------------------------
 
 

@@ -10,12 +10,13 @@ from graphc.functions.segments import unsorted_segment_sum
 from graphc.functions.selection import positions
 from graphc.functions.sizes import as_size
 from graphc.functions.sparse import SparseTensor, parts, sparse_tensor_to_dense
-from graphc.ir.node import Node, as_node, is_tensor
+from graphc.ir.node import Node, as_node, is_tensor, result
 from graphc.ir.types import int32, int64
 from graphc.ops import composite
 from graphc.ops.compare import cast, equal, greater_equal, less, logical_and, logical_or, not_equal, where
 from graphc.ops.elementwise import maximum, negative, stop_gradient, subtract
 from graphc.ops.index import dim_value, iota
+from graphc.ops.lines import beam_search
 from graphc.ops.movement import broadcast_to, reshape_to
 from graphc.ops.reduce import argmax, reduce_max, reduce_sum
 from graphc.ops.transcendental import exp, log
@@ -144,17 +145,47 @@ def ctc_greedy_decoder(inputs, sequence_length, merge_repeated=True, blank_index
     alive = less(time, broadcast_to(reshape_to(steps, shape=(batch, 1)), shape=(batch, length)))
     kept = logical_and(alive, not_equal(best, blank))
     if merge_repeated:
-        before = concat([best[:, :1], best[:, :-1]], 1)
-        kept = logical_and(kept, logical_or(equal(time, 0), not_equal(best, before)))
-    places = positions(kept)
-    numbers = cast(kept, dtype=int64)
+        kept = _without_repeats(best, time, kept)
+    score = reduce_sum(where(alive, reduce_max(x, axes=(2,)), 0), axes=(1,))
+    return [_kept_labels(best, kept)], reshape_to(negative(score), shape=(batch, 1))
+
+
+def _kept_labels(labels: Node, kept: Node) -> SparseTensor:
+    """The labels [batch, time] where `kept` is true, each row's moved together."""
+    batch, numbers, places = labels.type.shape[0], cast(kept, dtype=int64), positions(kept)
     rank = subtract(gather_nd(cumsum(numbers, 1), places), 1)
     found = concat([places[:, :1], reshape_to(rank, shape=(rank.type.shape[0], 1))], 1)
     most = reduce_max(concat([reduce_sum(numbers, axes=(1,)), as_node([0], int64)], 0), axes=(0,))
     sizes = concat([reshape_to(_number(batch), shape=(1,)), reshape_to(most, shape=(1,))], 0)
-    score = reduce_sum(where(alive, reduce_max(x, axes=(2,)), 0), axes=(1,))
-    return ([SparseTensor(found, gather_nd(best, places), sizes)],
-            reshape_to(negative(score), shape=(batch, 1)))
+    return SparseTensor(found, gather_nd(labels, places), sizes)
+
+
+def ctc_beam_search_decoder(inputs, sequence_length, beam_width=100, top_paths=1,
+                            merge_repeated=True) -> tuple[list[SparseTensor], Node]:
+    """(the `top_paths` likeliest labels of each sequence, as SparseTensors; the logs of their probabilities [batch, top_paths])
+    of inputs [time, batch, classes], logits of which the first `sequence_length` [batch] steps count; the last class is the
+    blank.
+
+    Found with `beam_width` beams, by the host. merge_repeated: labels that are repeated, although told apart by a blank, are
+    merged, as TensorFlow 1 does.
+    """
+    what = "ctc_beam_search_decoder"
+    x, steps = _checked(what, inputs, sequence_length)
+    found = beam_search(x, steps, width=int(beam_width), top=int(top_paths), blank=_blank(what, x, -1))
+    labels, counts, scores = (result(found, k) for k in range(3))
+    place = broadcast_to(iota(shape=labels.type.shape[2:], axis=0, dtype=int64), shape=tuple(labels.type.shape[::2]))
+    paths = []
+    for k in range(int(top_paths)):
+        path = labels[:, k]
+        kept = less(place, broadcast_to(counts[:, k:k + 1], shape=tuple(path.type.shape)))
+        paths.append(_kept_labels(path, _without_repeats(path, place, kept) if merge_repeated else kept))
+    return paths, scores
+
+
+def _without_repeats(labels: Node, place: Node, kept: Node) -> Node:
+    """Where `kept` and another label than the one before."""
+    before = concat([labels[:, :1], labels[:, :-1]], 1)
+    return logical_and(kept, logical_or(equal(place, 0), not_equal(labels, before)))
 
 
 def _number(size) -> Node:

@@ -1,4 +1,4 @@
-"""Host ops on lists of things: the edit distance of sequences, and boxes that overlap."""
+"""Host ops on lists of things: the edit distance of sequences, boxes that overlap, and the likeliest labels."""
 from __future__ import annotations
 
 import numpy as np
@@ -6,7 +6,7 @@ import numpy as np
 from graphc.errors import DTypeError, RuleError
 from graphc.ir.dims import name
 from graphc.ir.op import REQUIRED, Host, Kind, Op
-from graphc.ir.types import TensorType, int32, same_dim
+from graphc.ir.types import TensorType, int32, int64, same_dim
 from graphc.ops.define import as_samples, common_dtype, sample
 from graphc.ops.samples import integer, positive, real
 
@@ -87,4 +87,67 @@ best_boxes = Op(
                         sample(positive(0, 4), real(0), most=3, overlap=0.5, least=-9.0, dim=name("A"))]),
     errors=((sample(positive(3, 3), real(3), most=1, overlap=0.5, least=0.0, dim=name("A")), "boxes must be [N, 4]"),
             (sample(positive(3, 4), real(2), most=1, overlap=0.5, least=0.0, dim=name("A")), "more boxes or more scores")),
+)
+
+
+def _beam_type(logits, lengths, *, width, top, blank):
+    common_dtype([logits], ["logits"], "float")
+    if logits.rank != 3 or lengths.rank != 1 or not lengths.dtype.is_integer:
+        raise RuleError("logits must be [time, batch, classes], lengths [batch] integers",
+                        f"ranks {logits.rank} and {lengths.rank}, {lengths.dtype.name}")
+    batch = same_dim(logits.shape[1], lengths.shape[0], "the numbers of sequences differ")
+    if not 0 < top <= width:
+        raise RuleError("there must be at least as many beams as paths", f"{top} paths of {width} beams")
+    return TensorType(int64, (batch, top, logits.shape[0])), TensorType(int64, (batch, top)), logits.with_shape((batch, top))
+
+
+def _beams(log_p: np.ndarray, width: int, blank: int) -> list[tuple[tuple[int, ...], float]]:
+    """(labels, log of their probability) of the beams that are left, the best first.
+
+    Of each the probabilities of ways that end in a blank and in a label are kept apart (A. Graves, Sequence transduction with
+    recurrent neural networks, 2012; A. Hannun et al., 2014).
+    """
+    beams: dict[tuple[int, ...], tuple[float, float]] = {(): (0.0, -np.inf)}
+    for row in log_p:
+        new: dict[tuple[int, ...], list[float]] = {}
+        for labels, (with_blank, with_label) in beams.items():
+            total = np.logaddexp(with_blank, with_label)
+            stays = new.setdefault(labels, [-np.inf, -np.inf])
+            stays[0] = np.logaddexp(stays[0], total + row[blank])
+            if labels:
+                stays[1] = np.logaddexp(stays[1], with_label + row[labels[-1]])
+            for c in range(len(row)):
+                if c != blank:
+                    longer = new.setdefault((*labels, c), [-np.inf, -np.inf])
+                    start = with_blank if labels and labels[-1] == c else total
+                    longer[1] = np.logaddexp(longer[1], start + row[c])
+        ranked = sorted(new.items(), key=lambda item: (-np.logaddexp(item[1][0], item[1][1]), item[0]))
+        beams = {labels: (parts[0], parts[1]) for labels, parts in ranked[:width]}
+    return [(labels, float(np.logaddexp(*parts))) for labels, parts in beams.items()]
+
+
+def _beam_numpy(logits, lengths, *, width, top, blank):
+    steps, batch, _ = logits.shape
+    labels, counts = np.full((batch, top, steps), blank, np.int64), np.zeros((batch, top), np.int64)
+    scores = np.full((batch, top), -np.inf)
+    wide = logits.astype(np.float64)
+    shifted = wide - wide.max(2, keepdims=True) if wide.size else wide
+    log_p = shifted - np.log(np.exp(shifted).sum(2, keepdims=True))
+    for b in range(batch):
+        for k, (path, score) in enumerate(_beams(log_p[:max(int(lengths[b]), 0), b], width, blank)[:top]):
+            labels[b, k, :len(path)], counts[b, k], scores[b, k] = path, len(path), score
+    return labels, counts, scores.astype(logits.dtype)
+
+
+beam_search = Op(
+    "beam_search", Kind.HOST, ("logits", "lengths"), attrs={"width": REQUIRED, "top": REQUIRED, "blank": REQUIRED},
+    doc="(labels, how many they are, logs of their probabilities) of the `top` best labellings of each sequence, found with "
+        "`width` beams: logits [time, batch, classes], of which the first `lengths` count, with a class `blank` for no label.",
+    infer=_beam_type, numpy=_beam_numpy, rule=Host(), grad="labels are whole numbers, and beams are cut off",
+    samples=as_samples([sample(real(4, 2, 3), integer(2, low=0, high=5, dtype="int64"), width=5, top=2, blank=2),
+                        sample(real(2, 3, 2), integer(3, low=1, high=3, dtype="int32"), width=9, top=4, blank=0),
+                        sample(real(0, 1, 2), integer(1, low=0, high=1, dtype="int64"), width=1, top=1, blank=1)]),
+    errors=((sample(real(4, 3), integer(2), width=2, top=1, blank=0), "logits must be [time, batch, classes]"),
+            (sample(real(4, 3, 2), integer(2), width=2, top=1, blank=0), "the numbers of sequences differ"),
+            (sample(real(4, 3, 2), integer(3), width=2, top=3, blank=0), "3 paths of 2 beams")),
 )
