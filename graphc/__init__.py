@@ -36,6 +36,7 @@ from graphc.functions.arrays import (
     reverse_v2, shape, size, slice, split, squeeze, stack, strided_slice, tile, transpose, unpack, unstack,
     zeros, zeros_like,
 )
+from graphc.functions.arrays import concat as concat_v2
 from graphc.functions.control_flow import case, cond, foldl, foldr, map_fn, scan, while_loop
 from graphc.functions.custom import custom_gradient, grad_pass_through, recompute_grad
 from graphc.functions.derivatives import (

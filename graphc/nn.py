@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 from graphc import rnn_cell
 from graphc.errors import ArgumentError, ShapeError, report
@@ -57,6 +58,7 @@ from graphc.functions.recurrent import (
     bidirectional_dynamic_rnn,
     dynamic_rnn,
     raw_rnn,
+    rnn_decoder,
     static_bidirectional_rnn,
     static_rnn,
 )
@@ -66,6 +68,7 @@ from graphc.functions.sampled import (
     nce_loss,
     sampled_softmax_loss,
     sequence_loss,
+    sequence_loss_by_example,
     uniform_candidate_sampler,
 )
 from graphc.functions.sparse import embedding_lookup_sparse, safe_embedding_lookup_sparse
@@ -79,21 +82,22 @@ __all__ = [
     "atrous_conv2d", "atrous_conv2d_transpose", "avg_pool", "avg_pool1d", "avg_pool2d", "avg_pool3d", "batch_norm",
     "batch_norm_with_global_normalization", "batch_normalization", "bias_add", "bidirectional_dynamic_rnn", "conv1d",
     "conv1d_transpose", "conv2d", "conv2d_backprop_filter", "conv2d_backprop_input", "conv2d_transpose", "conv3d",
-    "conv3d_transpose", "convolution", "crelu", "ctc_beam_search_decoder", "ctc_greedy_decoder", "ctc_loss",
-    "ctc_loss_v2", "depthwise_conv2d",
-    "depthwise_conv2d_native", "dropout", "dynamic_rnn", "elu", "embedding_lookup", "embedding_lookup_sparse",
-    "fused_batch_norm", "gelu", "group_norm", "hard_sigmoid", "in_top_k", "instance_norm", "l2_loss", "l2_normalize",
-    "layer_norm", "leaky_relu", "local_response_normalization", "log_poisson_loss", "log_sigmoid", "log_softmax",
-    "log_uniform_candidate_sampler", "lrn", "masked_softmax", "max_pool", "max_pool1d", "max_pool2d", "max_pool3d",
-    "max_pool_with_argmax", "moments", "multi_head_attention", "nce_loss", "normalize_moments", "pool", "raw_rnn",
-    "relu", "relu6", "rnn_cell", "safe_embedding_lookup_sparse", "sampled_softmax_loss",
-    "scaled_dot_product_attention", "selu", "separable_conv2d", "sequence_loss", "sigmoid",
+    "conv3d_transpose", "convolution", "crelu", "ctc_beam_search_decoder", "ctc_greedy_decoder", "ctc_loss", "ctc_loss_v2",
+    "deconv2d", "depthwise_conv2d", "depthwise_conv2d_native", "dropout", "dynamic_rnn", "elu", "embedding_lookup",
+    "embedding_lookup_sparse", "fused_batch_norm", "gelu", "group_norm", "hard_sigmoid", "in_top_k", "instance_norm",
+    "l2_loss", "l2_normalize", "layer_norm", "leaky_relu", "local_response_normalization", "log_poisson_loss", "log_sigmoid",
+    "log_softmax", "log_uniform_candidate_sampler", "lrn", "masked_softmax", "max_pool", "max_pool1d", "max_pool2d",
+    "max_pool3d", "max_pool_with_argmax", "moments", "multi_head_attention", "nce_loss", "normalize_moments", "pool",
+    "raw_rnn", "relu", "relu6", "rnn_cell", "safe_embedding_lookup_sparse", "sampled_softmax_loss",
+    "scaled_dot_product_attention", "selu", "separable_conv2d", "seq2seq", "sequence_loss", "sigmoid",
     "sigmoid_cross_entropy_with_logits", "silu", "softmax", "softmax_cross_entropy_with_logits",
     "softmax_cross_entropy_with_logits_v2", "softplus", "softsign", "sparse_softmax_cross_entropy_with_logits",
-    "static_bidirectional_rnn", "static_rnn", "sufficient_statistics", "swish", "tanh", "top_k",
-    "uniform_candidate_sampler", "weighted_cross_entropy_with_logits", "weighted_moments", "xw_plus_b",
-    "zero_fraction",
+    "static_bidirectional_rnn", "static_rnn", "sufficient_statistics", "swish", "tanh", "top_k", "uniform_candidate_sampler",
+    "weighted_cross_entropy_with_logits", "weighted_moments", "xw_plus_b", "zero_fraction",
 ]
+
+deconv2d = conv2d_transpose  # as TensorFlow called it first
+seq2seq = SimpleNamespace(rnn_decoder=rnn_decoder, sequence_loss_by_example=sequence_loss_by_example)
 
 # activations -----------------------------------------------------------------------------------------
 

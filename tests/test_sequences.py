@@ -199,6 +199,8 @@ def test_decoder_and_losses_of_lists():
     x, state = [real(2, 3, seed=k) for k in range(3)], tf.constant(real(2, 4))
     cell = tf.nn.rnn_cell.BasicRNNCell(4)
     seq2seq = tf.contrib.legacy_seq2seq
+    assert seq2seq.rnn_decoder is tf.nn.seq2seq.rnn_decoder
+    assert (tf.nn.deconv2d, tf.concat_v2) == (tf.nn.conv2d_transpose, tf.concat)
     with tf.variable_scope("a"):
         outputs, last = seq2seq.rnn_decoder(x, state, cell)
         back, _ = seq2seq.rnn_decoder(x, state, cell, loop_function=lambda output, k: output[:, :3] * float(k))
