@@ -86,6 +86,13 @@ def test_unique(values, device):
     assert (got[1].dtype, got[4].dtype) == (np.int32, np.int64)
 
 
+def test_the_size_alone_of_what_a_host_op_finds(device):
+    x = tf.placeholder(tf.int32, [None])
+    size = tf.size(tf.unique(x).y)
+    for values in ([3, 1, 3], [], [5, 5]):
+        assert run([size, size * 2], {x: values}) == [len(set(values)), 2 * len(set(values))]
+
+
 def test_unique_takes_each_nan_for_one_of_its_own(device):
     got = run(list(tf.unique(tf.constant([1.0, NAN, 1.0, NAN, -0.0, 0.0]))))
     np.testing.assert_array_equal(got[0], np.array([1, NAN, NAN, 0], np.float32))

@@ -153,9 +153,15 @@ class _Segmenter:
         """What else a segment takes, only to know the sizes of dims: feeds, and results of host ops, whose shapes tell them."""
         told = {name for s in sources for d in s.type.shape if (name := dims.linear_in(d)) is not None}
         missing = {n for node in (*members, *sources) for n in used_dims(node)} - told
-        there = [*self.graph.inputs, *(n for n, k in self.round.items() if k <= number and not isinstance(n.type, tuple))]
+        done = [n for n, k in self.round.items() if k <= number]
+        there = [*self.graph.inputs, *(n for n in done if not isinstance(n.type, tuple))]
         found = [n for n in there if not missing.isdisjoint(dims.names_in(n.type))]
         missing -= {name for n in found for name in dims.names_in(n.type)}
+        for host in (n for n in done if not missing.isdisjoint(new_dims(n))):  # nothing but a size is asked of it
+            for k, told in enumerate(dims.names_in(t) for t in host.type):
+                if not missing.isdisjoint(told):
+                    found.append(make(RESULT, (self.new[host],), {"index": k}, location=host.location))
+                    missing -= set(told)
         if self.is_body and missing:
             found.append(make(carry_sizes, (), {"dims": tuple(dims.name(n) for n in sorted(missing))}))
         return found
