@@ -14,6 +14,7 @@ from graphc.ir import dims
 from graphc.ir.dims import Size
 from graphc.ir.types import BY_SHORT
 
+LEAST_ROWS = 4      # of a part: fewer take about as long
 Steps = tuple[Size, ...]        # bytes from one place to the next along each axis of a cut
 
 
@@ -40,8 +41,9 @@ class Cut:
 
 
 def part_size(size: Size, most: int) -> Size:
-    """A size of parts such that all threads have as many parts, of at most `most`."""
-    groups = dims.maximum(1, THREADS * dims.floordiv(size + most * THREADS - 1, most * THREADS))
+    """A size of parts such that all threads have as many parts, of at most `most`; or fewer threads some, of few rows."""
+    groups = THREADS * dims.floordiv(size + most * THREADS - 1, most * THREADS)
+    groups = dims.maximum(1, dims.minimum(groups, dims.floordiv(size, LEAST_ROWS)))
     return dims.maximum(1, dims.floordiv(size + groups - 1, groups))
 
 
