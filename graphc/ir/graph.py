@@ -1,6 +1,7 @@
 """`ir.Graph`: a pure function of its inputs, which passes map to another one; and the ways to walk and rebuild it."""
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -43,20 +44,18 @@ class Graph:
         """All nodes in an order in which inputs come first, and what tells a size before all that name it; the same order every
         time.
         """
-        order = topological(self.outputs, first=(*self.inputs, *self.required))
-        binders: dict[str, Node] = {}
-        for node in order:
-            for name in new_dims(node):
-                binders.setdefault(name, node)
-        if not binders:
-            return order
-        told = {n: tuple(dict.fromkeys(binders[d] for d in used_dims(n) if d in binders and binders[d] is not n))
-                for n in order if n.op.kind is not Kind.INPUT}
-        return topological(self.outputs, first=(*self.inputs, *self.required), after=told)
+        return list(self._order)
+
+    @functools.cached_property
+    def _order(self) -> list[Node]:
+        return ordered(self)
 
     def mapped(self, new: Mapping[Node, Node], equations: tuple[Equation, ...] | None = None) -> Graph:
-        """The graph of the nodes that stand for this one's."""
-        inputs, outputs, required = (tuple(new[n] for n in group) for group in (self.inputs, self.outputs, self.required))
+        """The graph of the nodes that stand for this one's; itself where that are the same."""
+        groups = self.inputs, self.outputs, self.required
+        found = inputs, outputs, required = tuple(tuple([new[n] for n in group]) for group in groups)
+        if found == groups and equations in (None, self.equations):
+            return self
         return Graph(self.name, inputs, outputs, self.equations if equations is None else equations, required)
 
     def __eq__(self, other) -> bool:
@@ -67,6 +66,20 @@ class Graph:
     def __str__(self) -> str:
         from graphc.ir.printer import print_graph
         return print_graph(self)
+
+
+def ordered(graph: Graph) -> list[Node]:
+    """The nodes of a graph, found again. Raises GraphError for a cycle."""
+    order = topological(graph.outputs, first=(*graph.inputs, *graph.required))
+    binders: dict[str, Node] = {}
+    for node in order:
+        for name in new_dims(node):
+            binders.setdefault(name, node)
+    if not binders:
+        return order
+    told = {n: tuple(dict.fromkeys(binders[d] for d in used_dims(n) if d in binders and binders[d] is not n))
+            for n in order if n.op.kind is not Kind.INPUT}
+    return topological(graph.outputs, first=(*graph.inputs, *graph.required), after=told)
 
 
 def topological(outputs: Iterable[Node], first: Iterable[Node] = (),
@@ -106,8 +119,8 @@ def rebuild(graph: Graph, replace: Callable[[Node, tuple[Node, ...], tuple[Node,
     """
     new: dict[Node, Node] = {}
     for node in graph.nodes():
-        inputs = tuple(new[i] for i in node.inputs)
-        control = tuple(new[c] for c in node.control)
+        inputs = tuple([new[i] for i in node.inputs])  # a list first: a generator takes twice as long
+        control = tuple([new[c] for c in node.control])
         made = replace(node, inputs, control)
         new[node] = with_inputs(node, inputs, control) if made is None else made
     return graph.mapped(new)
@@ -115,8 +128,13 @@ def rebuild(graph: Graph, replace: Callable[[Node, tuple[Node, ...], tuple[Node,
 
 def with_inputs(node: Node, inputs: tuple[Node, ...], control: tuple[Node, ...] = ()) -> Node:
     """`node` on other inputs: itself when they are the same."""
-    if inputs == node.inputs and control == node.control:
-        return node
+    return node if inputs == node.inputs and control == node.control else copied(node, inputs, control)
+
+
+def copied(node: Node, inputs: tuple[Node, ...], control: tuple[Node, ...] = ()) -> Node:
+    """Another node like `node` on other inputs; its type is inferred where theirs differ."""
+    if all(new.type is old.type or new.type == old.type for new, old in zip(inputs, node.inputs, strict=True)):
+        return Node(node.op, inputs, node.attrs, node.type, control, node.name, node.location)
     return make(node.op, inputs, node.attrs, control=control, name=node.name, location=node.location)
 
 
@@ -134,6 +152,9 @@ def nested(node: Node) -> dict[str, Graph]:
 
 def map_nested(graph: Graph, function: Callable[[Graph], Graph]) -> Graph:
     """The graph with `function` applied to the graphs that its branches and loops hold; those hold theirs: it sees to them."""
+    if not any(nested(node) for node in graph.nodes()):
+        return graph
+
     def replace(node, inputs, control):
         bodies = {name: function(body) for name, body in nested(node).items()}
         if all(bodies[name] is node.attrs[name] for name in bodies):
@@ -177,6 +198,8 @@ def users(order: Iterable[Node]) -> dict[Node, list[Node]]:
 
 def equal(a: Graph, b: Graph) -> bool:
     """Whether two graphs are the same but for user lines: same ops, attributes, types, names and edges, in order."""
+    if a is b:
+        return True
     left, right = a.nodes(), b.nodes()
     if a.name != b.name or len(left) != len(right) or a.equations != b.equations:
         return False

@@ -311,6 +311,8 @@ class Op:
 
     def full_attrs(self, attrs: Mapping[str, Any]) -> dict[str, Any]:
         """`attrs` with defaults filled in; TypeError for unknown and missing ones."""
+        if list(attrs) == list(self.attrs):
+            return dict(attrs)
         unknown = [a for a in attrs if a not in self.attrs]
         missing = [a for a, default in self.attrs.items() if default is REQUIRED and a not in attrs]
         if unknown or missing:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from graphc.errors import RuleError, VerifyError, report
 from graphc.ir import dims
-from graphc.ir.graph import Graph, new_dims, used_dims
+from graphc.ir.graph import Graph, new_dims, ordered, used_dims
 from graphc.ir.op import OPS, Kind
 from graphc.ir.types import Equations, TensorType, type_text
 
@@ -12,7 +12,7 @@ PROPERTIES = ("pure", "no_grad", "fused")  # what passes promise beyond the basi
 
 def verify(graph: Graph, properties: frozenset[str] = frozenset()) -> None:
     """Raise VerifyError, naming the invariant and the node, when `graph` breaks one."""
-    order = graph.nodes()  # raises for cycles
+    order = ordered(graph)  # raises for cycles
     _inputs(graph, order)
     names: set[str] = set()
     for node in order:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from graphc.config import options
 from graphc.ir import dims
 from graphc.ir.dims import Size
-from graphc.ir.graph import Graph, users
+from graphc.ir.graph import Graph, copied, users, with_inputs
 from graphc.ir.node import INPUT, RESULT, Node, make
 from graphc.ir.op import Array, Kind, Op
 from graphc.ir.types import TensorType
@@ -58,8 +58,9 @@ def fuse(graph: Graph) -> Graph:
 class _Group:
     """Nodes that will be one region. `anchor` is its contraction, if it has one."""
 
-    def __init__(self, node: Node):
+    def __init__(self, node: Node, place: int):
         self.nodes = {node}
+        self.first = self.last = place  # the first and the last place of a node in the graph's order
         self.anchor = node if node.op.kind is Kind.CONTRACT else None
         self.can_grow = node.op.kind in COMPUTED or self.anchor is not None
         self.members: set[Node] | None = None   # see `_Fuser.members`
@@ -79,6 +80,8 @@ class _Fuser:
         self.outputs = set(graph.outputs)
         self.group: dict[Node, _Group] = {}
         self.refused: dict[tuple[_Group, int, _Group, int], str] = {}   # pairs that cannot join, until one of them has grown
+        self.forms: dict[tuple, int] = {}           # numbers of all different nodes, for `form`
+        self.verdicts: dict[tuple, str | None] = {}  # why nodes of this form are no region; None where they are
         self.drawn: dict[Node, set[Node]] = {}
 
     def run(self, join: bool = True) -> Graph:
@@ -86,7 +89,7 @@ class _Fuser:
             self.drawn = drawn_again(self.order, self.users, self.outputs)
         for node in self.order:
             if _needs_kernel(node) and not is_size_value(node) and node not in self.drawn:
-                self.group[node] = _Group(node)
+                self.group[node] = _Group(node, self.place[node])
         if join:
             self.join()
         self.add_copies()
@@ -141,6 +144,7 @@ class _Fuser:
             for group in sorted(dict.fromkeys(groups), key=groups.count, reverse=True):
                 if self.stores_parts(group, node):
                     group.nodes.add(node)
+                    group.last = max(group.last, self.place[node])
                     group.can_grow = True
                     self.group[node] = group
                     break
@@ -155,7 +159,7 @@ class _Fuser:
             return False
         nodes = group.nodes | {node}
         try:
-            self.region(nodes, None)
+            analysed(*self.parts(nodes), None)
         except NotARegion:
             return False
         return not self.has_way_outside(nodes)
@@ -165,6 +169,7 @@ class _Fuser:
         why = self.refused.get(pair) or self.obstacle(first, second)
         if why is None:
             first.nodes |= second.nodes
+            first.first, first.last = min(first.first, second.first), max(first.last, second.last)
             first.anchor = second.anchor if first.anchor is None else first.anchor
             for node in second.nodes:
                 self.group[node] = first
@@ -185,11 +190,11 @@ class _Fuser:
             return f"more than {MAX_NODES} nodes"
         if self.has_way_outside(nodes):
             return "a value would have to leave the region and come back"
-        try:
-            region = self.region(nodes, anchor)
-        except NotARegion as e:
-            return str(e)
-        return product_obstacle(region) if isinstance(region, Product) else cost_obstacle(region)
+        parts = self.parts(nodes)
+        form = self.form(*parts, anchor)
+        if form not in self.verdicts or "fuse" in options.explain:  # an explanation names these very nodes
+            self.verdicts[form] = verdict(*parts, anchor)
+        return self.verdicts[form]
 
     @staticmethod
     def root(node: Node) -> Node:
@@ -198,10 +203,29 @@ class _Fuser:
             node = node.inputs[0]
         return node
 
-    def region(self, nodes: Iterable[Node], anchor: Node | None) -> Region | Product:
-        members = self.with_movement(nodes)
-        order, outputs = sorted(members, key=self.place.__getitem__), self.region_outputs(nodes)
-        return analyse(order, members, outputs) if anchor is None else analyse_product(order, members, outputs, anchor)
+    def parts(self, nodes: Iterable[Node]) -> tuple[list[Node], list[Node]]:
+        """(the members of a region of these nodes, its outputs), in order."""
+        return sorted(self.with_movement(nodes), key=self.place.__getitem__), self.region_outputs(nodes)
+
+    def form(self, members: Sequence[Node], outputs: Sequence[Node], anchor: Node | None) -> tuple:
+        """All that decides whether nodes are a region, so that it is found out once for a network's equal parts: what each
+        node is and takes, by numbers, and what comes from outside.
+        """
+        number: dict[Node, int] = {}
+        found: list[int] = []
+        for node in members:
+            for source in node.inputs:
+                if source not in number:
+                    number[source] = len(number)
+                    found.append(self.kind((source.op.kind, source.type, is_literal(source))))
+            number[node] = len(number)
+            found.append(self.kind((node.op, node.type, *node.attrs.items())))
+            found += [-1 - number[source] for source in node.inputs]
+        return tuple(found), tuple(number[o] for o in outputs), None if anchor is None else number[anchor]
+
+    def kind(self, key: tuple) -> int:
+        """A number for each key."""
+        return self.forms.setdefault(key, len(self.forms))
 
     def with_movement(self, nodes: Iterable[Node]) -> set[Node]:
         """`nodes` and the views and moves before them, as far back as loads can be composed."""
@@ -262,49 +286,44 @@ class _Fuser:
         """None for each step of a search for a way from users of `nodes` back into them; at last, whether there is one."""
         last = max(self.place[n] for n in nodes)
         waiting = deque(u for n in nodes for u in self.users.get(n, ()) if u not in nodes)
-        seen: set[Node] = set()
+        seen: set[Node | _Group] = set()
         while waiting:
             node = waiting.popleft()
-            if node in seen:
+            group = self.group.get(node)
+            if (group or node) in seen:
                 continue
             yield None
-            together = self.together(node)
-            seen |= together
-            if all(self.place[n] > last for n in together):
+            seen.add(group or node)
+            if (group.first if group else self.place[node]) > last:
                 continue
-            for member in together:
+            for member in group.nodes if group else (node,):
                 for user in self.users.get(member, ()):
-                    if user in nodes:
-                        if not self.is_inner_movement(member, nodes):
-                            yield True
-                    elif user not in seen:
+                    if user not in nodes:
                         waiting.append(user)
+                    elif not self.is_inner_movement(member, nodes):
+                        yield True
         yield False
 
     def way_backwards(self, nodes: set[Node]) -> Iterator[bool | None]:
         """The same search from what `nodes` take."""
         first = min(self.place[n] for n in nodes)
         waiting = deque(i for n in nodes for i in n.inputs if i not in nodes and not self.is_inner_movement(i, nodes))
-        seen: set[Node] = set()
+        seen: set[Node | _Group] = set()
         while waiting:
             node = waiting.popleft()
-            if node in seen:
+            group = self.group.get(node)
+            if (group or node) in seen:
                 continue
             yield None
-            together = self.together(node)
-            seen |= together
-            if all(self.place[n] < first for n in together):
+            seen.add(group or node)
+            if (group.last if group else self.place[node]) < first:
                 continue
-            for source in (i for member in together for i in member.inputs):
-                if source in nodes:
-                    yield True
-                elif source not in seen:
+            for member in group.nodes if group else (node,):
+                for source in member.inputs:
+                    if source in nodes:
+                        yield True
                     waiting.append(source)
         yield False
-
-    def together(self, node: Node) -> set[Node]:
-        """What is computed with a node."""
-        return self.group[node].nodes if node in self.group else {node}
 
     def is_inner_movement(self, node: Node, nodes: set[Node]) -> bool:
         """Whether a node outside only moves what `nodes` compute, so that a region of them moves it itself."""
@@ -334,7 +353,7 @@ class _Fuser:
             if _is_free(node) and is_wanted(node):
                 needed.add(node)
                 if node.op.kind is not Kind.VIEW:
-                    group = self.group[node] = _Group(node)
+                    group = self.group[node] = _Group(node, self.place[node])
                     absorbed[id(group)] = self.members(group)
 
     def members(self, group: _Group) -> set[Node]:
@@ -379,8 +398,7 @@ class _Fuser:
         return self.graph.mapped(new)
 
     def plain(self, node: Node, new: dict[Node, Node]) -> Node:
-        inputs = tuple(new[i] for i in node.inputs)
-        return node if inputs == node.inputs else make(node.op, inputs, node.attrs, name=node.name, location=node.location)
+        return with_inputs(node, tuple(new[i] for i in node.inputs))
 
     def region_inputs(self, group: _Group) -> list[Node]:
         members = self.members(group)
@@ -400,8 +418,7 @@ class _Fuser:
             for i in node.inputs:
                 if i not in inner and is_literal(i):
                     inner[i] = i
-            inner[node] = make(node.op, tuple(inner[i] for i in node.inputs), node.attrs, name=node.name,
-                               location=node.location)
+            inner[node] = copied(node, tuple(inner[i] for i in node.inputs))
         main = outputs[-1]
         made = tuple(inner[o] for o in outputs)
         if isinstance(main.type, tuple):  # it stands alone; its results are those of the region
@@ -412,6 +429,20 @@ class _Fuser:
         for k, output in enumerate(outputs):
             new[output] = region if len(outputs) == 1 else \
                 make(RESULT, (region,), {"index": k}, name=output.name, location=output.location)
+
+
+def analysed(members: Sequence[Node], outputs: Sequence[Node], anchor: Node | None) -> Region | Product:
+    """The analysis of a region, its nodes and outputs in order. Raises NotARegion."""
+    return analyse(members, members, outputs) if anchor is None else analyse_product(members, members, outputs, anchor)
+
+
+def verdict(members: Sequence[Node], outputs: Sequence[Node], anchor: Node | None) -> str | None:
+    """Why nodes are no region, or would not pay; None when they are one."""
+    try:
+        region = analysed(members, outputs, anchor)
+    except NotARegion as e:
+        return str(e)
+    return product_obstacle(region) if isinstance(region, Product) else cost_obstacle(region)
 
 
 def cost_obstacle(region: Region) -> str | None:
