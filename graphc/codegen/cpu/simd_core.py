@@ -6,6 +6,7 @@ behaviour, never a trap, never a fast-math flag.  `simd.Tracer` adds the named f
 """
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -159,6 +160,25 @@ class Vector:
         raise TypeError("a Vector has no truth value while a body is traced; use select")
 
 
+@functools.lru_cache(1024)
+def _constant(dtype: Dtype, numbers: tuple[str, ...]) -> ir.Constant:
+    """A vector of numbers, which are given as text: 0.0 and -0.0 are equal. It knows its own text once it was written."""
+    number = float if dtype.is_float else int
+    return ir.Constant(ir.VectorType(dtype.register, len(numbers)), [number(n) for n in numbers])
+
+
+@functools.lru_cache(64)
+def _undefined(kind: ir.VectorType) -> ir.Constant:
+    return ir.Constant(kind, ir.Undefined)
+
+
+def broadcast(builder, scalar, lanes: int):
+    """A scalar of LLVM in every lane."""
+    undefined = _undefined(ir.VectorType(scalar.type, lanes))
+    first = builder.insert_element(undefined, scalar, I32(0))
+    return builder.shuffle_vector(first, undefined, _constant(DTYPES["i32"], ("0",) * lanes))
+
+
 class Emitter:
     """Emits the instructions behind `Vector` and `Int` through one builder."""
 
@@ -179,7 +199,7 @@ class Emitter:
             values = [float(v) for v in values]
         else:
             values = [int(bool(v)) if dtype is BOOL else int(v) & (2**dtype.bits - 1) for v in values]
-        return self.vector(ir.Constant(self.vector_type(dtype), values), dtype)
+        return self.vector(_constant(dtype, tuple(map(repr, values))), dtype)
 
     def splat(self, value, dtype):
         """A number, an `Int` (truncated to an integer dtype), or a scalar of LLVM in every lane."""
@@ -189,10 +209,7 @@ class Emitter:
             return self.constant([value] * self.lanes, dtype)
         if isinstance(value, Int):
             value = self._int_to_scalar(value.ir, dtype)
-        undefined = ir.Constant(self.vector_type(dtype), ir.Undefined)
-        first = self.builder.insert_element(undefined, value, I32(0))
-        zeros = ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
-        return self.vector(self.builder.shuffle_vector(first, undefined, zeros), dtype)
+        return self.vector(broadcast(self.builder, value, self.lanes), dtype)
 
     def _int_to_scalar(self, value, dtype):
         if dtype.is_float:

@@ -13,7 +13,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from graphc.codegen.cpu.simd import DTYPES, Int, Tracer, Vector
-from graphc.codegen.cpu.simd_core import HALVES, I32, I64, POINTER
+from graphc.codegen.cpu.simd_core import HALVES, I64, POINTER, broadcast
 
 K_BLOCK = 1024  # products that are summed before the sum is added to the total
 
@@ -123,10 +123,7 @@ class Tile:
         if self.stored[0] in HALVES:
             return self.names[f"broadcast_{self.stored[0]}"](Int(self.builder.ptrtoint(place, I64), self.tracer), 0)
         scalar = self.builder.load(place, typ=self.element_a)
-        undefined = ir.Constant(self.vector, ir.Undefined)
-        lanes = ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
-        one = self.builder.insert_element(undefined, scalar, I32(0))
-        return Vector(self.builder.shuffle_vector(one, undefined, lanes), self.dtype, self.tracer)
+        return Vector(broadcast(self.builder, scalar, self.lanes), self.dtype, self.tracer)
 
     def load_b(self, row, v: int) -> Vector:
         address = self.builder.ptrtoint(row, I64)
