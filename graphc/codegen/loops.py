@@ -121,7 +121,7 @@ class LoopLowering:
         kernel = LoopKernel(self.name, parameters.buffer_names, parameters.size_names, sizes_p, sizes_r, vector,
                             tuple(before), phases, item_bytes(before, phases),
                             blocked=any(p.accumulators for p in phases) and not self.short_rows(), stream=stream,
-                            wide=1 if along else self.width(before, phases),
+                            wide=1 if along or not sizes_r else self.width(before, phases),
                             may_fail=bool(parameters.failures))
         return parameters.call(kernel, serial=not parallel, operations=elements * self.cost(), location=self.line)
 

@@ -158,10 +158,10 @@ class _Segmenter:
         found = [n for n in there if not missing.isdisjoint(dims.names_in(n.type))]
         missing -= {name for n in found for name in dims.names_in(n.type)}
         for host in (n for n in done if not missing.isdisjoint(new_dims(n))):  # nothing but a size is asked of it
-            for k, told in enumerate(dims.names_in(t) for t in host.type):
-                if not missing.isdisjoint(told):
+            for k, names in enumerate(dims.names_in(t) for t in host.type):
+                if not missing.isdisjoint(names):
                     found.append(make(RESULT, (self.new[host],), {"index": k}, location=host.location))
-                    missing -= set(told)
+                    missing -= set(names)
         if self.is_body and missing:
             found.append(make(carry_sizes, (), {"dims": tuple(dims.name(n) for n in sorted(missing))}))
         return found
