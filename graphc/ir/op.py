@@ -233,8 +233,8 @@ class Batch:
 
     attrs     (rows, marks, attrs) -> the attributes with which it then does so; `marks` says which inputs have the axis.
     operands  what becomes of the inputs first: "all": those without the axis are repeated along it, but for those that no
-              gradient flows to, which must be without; "broadcast": ranks are filled with axes of size 1 behind the new axis,
-              up to the rank of the result; "own": nothing.
+              gradient flows to, which must be without; "same": all those without are repeated; "broadcast": ranks are filled
+              with axes of size 1 behind the new axis, up to the rank of the result; "own": nothing.
     """
 
     attrs: Callable[[Any, tuple[bool, ...], dict], dict] = lambda rows, marks, attrs: attrs

@@ -215,7 +215,7 @@ betainc = routine(
     doc="The regularised incomplete beta function: the distribution function at x of a beta distribution. NaN for a <= 0, "
         "b <= 0 or x outside [0, 1]. No gradient flows to a and b, as in TensorFlow.",
     infer=_type, row=_beta_row, items=_items("a b x", 400), numpy=lambda a, b, x: values.betainc(a, b, x).astype(a.dtype),
-    grad=_beta_grad, nondiff=("a", "b"), batch=Batch(), ulp=ULP,
+    grad=_beta_grad, nondiff=("a", "b"), batch=Batch(operands="same"), ulp=ULP,
     samples=[sample(positive(3, 4), positive(3, 4), real(3, 4, low=0.05, high=0.95)),
              sample(positive(), positive(), real(low=0.1, high=0.9)),
              sample(real(6, low=11, high=30), real(6, low=5, high=40), real(6, low=0.2, high=0.8)),

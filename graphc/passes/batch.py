@@ -104,6 +104,8 @@ class _Batcher:
             return None
         if batch.operands == "broadcast":
             inputs = tuple(self.aligned(i, node.type.rank) if m else i for i, m in zip(inputs, marks, strict=True))
+        elif batch.operands == "same":
+            inputs = tuple(i if m else self.repeated(i) for i, m in zip(inputs, marks, strict=True))
         elif batch.operands == "all":
             follow = [node.op.input_name(k) not in node.op.nondiff for k in range(len(inputs))]
             if any(m and not f for m, f in zip(marks, follow, strict=True)):
