@@ -1,6 +1,7 @@
 """Compile time without a clock: equal kernels are shared, and the work of passes grows like the graph."""
 from __future__ import annotations
 
+import gc
 import sys
 from collections import Counter
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 import graphc as tf
-from graphc import compiler
+from graphc import compiler, making
 from graphc.codegen.build import lower
 from graphc.passes.fuse import _Fuser
 from graphc.passes.manager import run_passes
@@ -89,3 +90,12 @@ def test_a_refused_pair_is_not_tried_again(monkeypatch):
     monkeypatch.setattr(_Fuser, "obstacle", counted)
     run_passes(captured(steps, 6), PIPELINE, [])
     assert tried and max(tried.values()) == 1
+
+
+def test_python_collects_garbage_again_after_a_compile(monkeypatch):
+    seen = []
+    monkeypatch.setattr(making, "build", lambda *_: seen.append(gc.isenabled()) or 1 / 0)
+    x = tf.placeholder(tf.float32, [None])
+    with tf.Session() as session, pytest.raises(ZeroDivisionError):
+        session.run(tf.exp(x), {x: [1.0]})
+    assert seen == [False] and gc.isenabled()
