@@ -15,9 +15,8 @@ from graphc.errors import CompileError, report
 from graphc.ir.canonical import NotPortable
 from graphc.ir.graph import Graph
 from graphc.ir.types import float_info, kind_of
-from graphc.passes.layout import layout
 from graphc.passes.manager import Dumper, Instrument, ValueCheck, run_passes, standard_instruments
-from graphc.passes.pipeline import PIPELINE, SEMANTICS
+from graphc.passes.pipeline import PIPELINE, SEMANTICS, pipeline
 from graphc.passes.segment import native_graphs
 from graphc.portable import KeptGraph
 from graphc.program import Program
@@ -53,7 +52,7 @@ def make(store, graph: Graph, kept: KeptGraph | None, name: str,
     if options.check >= 2 and arrays is not None:
         instruments.append(_value_check(store, graph, arrays))
     watched = kept.form.watched() if kept else graph
-    fused = run_passes(watched, [p for p in PIPELINE if p is not layout] if few else PIPELINE, instruments)
+    fused = run_passes(watched, pipeline(bool(few)), instruments)
     folder = _kernel_folder(instruments)
     programs = {body: build(body, folder, few) for body in native_graphs(fused)}
     if kept:

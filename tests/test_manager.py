@@ -34,7 +34,7 @@ def pipeline(monkeypatch):
     """A function that puts a pass behind simplify."""
     def insert(pass_):
         at = PASSES.index("simplify") + 1
-        monkeypatch.setattr(making, "PIPELINE", [*PIPELINE[:at], pass_, *PIPELINE[at:]])
+        monkeypatch.setattr(making, "pipeline", lambda few: [*PIPELINE[:at], pass_, *PIPELINE[at:]])
     return insert
 
 

@@ -33,3 +33,8 @@ PIPELINE = [
     layout,          # after fuse: what passes between regions may lie in memory in any order
     place,           # after fuse: a device is chosen for whole regions
 ]
+
+
+def pipeline(few: bool) -> list:
+    """The list for a program; `few`: for batches that do not fill vectors, which gain nothing from lying innermost."""
+    return [p for p in PIPELINE if not (few and p is layout)]
