@@ -7,8 +7,6 @@ from graphc.ir.graph import Graph, new_dims, ordered, used_dims
 from graphc.ir.op import OPS, Kind
 from graphc.ir.types import Equations, TensorType, type_text
 
-PROPERTIES = ("pure", "no_grad", "fused")  # what passes promise beyond the basic invariants
-
 
 def verify(graph: Graph, properties: frozenset[str] = frozenset()) -> None:
     """Raise VerifyError, naming the invariant and the node, when `graph` breaks one."""

@@ -21,7 +21,6 @@ from graphc.ops.index import iota
 from graphc.ops.movement import reshape_to, strided_slice, transpose_to
 from graphc.ops.samples import definite, real
 
-SQUARE = [real(3, 3), real(2, 3, 3), real(1, 1)]
 NOT_SQUARE = [(sample(real(3, 4)), "the matrix is not square"), (sample(real(3)), "at least 2 axes")]
 
 
