@@ -54,6 +54,20 @@ def _no_session_is_left():
         session.close()
 
 
+@pytest.fixture
+def fresh_graph():
+    """A default graph of the test's own."""
+    with tf.Graph().as_default() as graph:
+        yield graph
+
+
+@pytest.fixture(params=["cpu", "numpy"])
+def device(request, monkeypatch):
+    """Compiled, then interpreted; gives the device's name."""
+    monkeypatch.setattr(graphc.config.options, "device", request.param)
+    return request.param
+
+
 class Golden:
     """A file with an input, a line `=== stage`, and the output that is expected; `update` rewrites the output."""
 

@@ -10,11 +10,7 @@ from graphc.passes.manager import run_passes
 from graphc.passes.pipeline import PIPELINE
 from graphc.testing.compiled import CompiledGraph
 
-
-@pytest.fixture(autouse=True)
-def fresh_graph():
-    with tf.Graph().as_default():
-        yield
+pytestmark = pytest.mark.usefixtures("fresh_graph")
 
 
 def regions_and_check(outputs, inputs) -> int:

@@ -13,11 +13,7 @@ import graphc as tf
 from graphc import errors
 from graphc.config import options
 
-
-@pytest.fixture(autouse=True)
-def fresh_graph():
-    with tf.Graph().as_default():
-        yield
+pytestmark = pytest.mark.usefixtures("fresh_graph")
 
 
 class refused:

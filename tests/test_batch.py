@@ -3,6 +3,7 @@ with branches and loops; and what is built on it: Jacobians of sizes that only a
 """
 import numpy as np
 import pytest
+from evaluating import real
 from test_ops import CASES, arrays_of, dtypes_of, results_of, types_of
 
 import graphc as tf
@@ -74,10 +75,6 @@ def device(request, monkeypatch):
     monkeypatch.setattr(options, "device", request.param)
     with tf.Graph().as_default():
         yield
-
-
-def real(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape)
 
 
 def assert_jacobian(function, *sizes, seed=0):

@@ -4,11 +4,7 @@ import pytest
 
 import graphc as tf
 
-
-@pytest.fixture(autouse=True)
-def fresh_graph():
-    with tf.Graph().as_default():
-        yield
+pytestmark = pytest.mark.usefixtures("fresh_graph")
 
 
 @pytest.mark.parametrize("columns", [130, 256, 300])

@@ -5,27 +5,13 @@ import math
 
 import numpy as np
 import pytest
+from evaluating import real, run
 
 import graphc as tf
 from graphc.config import options
 from graphc.testing import check_gradients
 
-
-@pytest.fixture(autouse=True, params=["cpu", "numpy"])
-def fresh_graph(request, monkeypatch):
-    monkeypatch.setattr(options, "device", request.param)
-    with tf.Graph().as_default():
-        yield
-
-
-def run(fetches, feeds=None):
-    with tf.Session() as session:
-        session.run(tf.global_variables_initializer())
-        return session.run(fetches, feeds)
-
-
-def real(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape)
+pytestmark = pytest.mark.usefixtures("device", "fresh_graph")
 
 
 # arguments of gradients --------------------------------------------------------------------------------------------------

@@ -3,20 +3,9 @@ import numpy as np
 import pytest
 
 import graphc as tf
-from graphc.config import options
 from graphc.errors import RunError, ShapeError
 
-
-@pytest.fixture(autouse=True)
-def fresh_graph():
-    with tf.Graph().as_default():
-        yield
-
-
-@pytest.fixture(params=["numpy", "cpu"])
-def device(request, monkeypatch):
-    monkeypatch.setattr(options, "device", request.param)
-    return request.param
+pytestmark = pytest.mark.usefixtures("fresh_graph")
 
 
 X = np.arange(24, dtype=np.float32).reshape(4, 6)

@@ -7,7 +7,6 @@ from graphc.errors import ArgumentError, DTypeError, GraphcError, RunError, Shap
 from graphc.functions import arrays, gathering, linalg, ranges, reduce
 from graphc.functions.math import cast
 from graphc.ir import dims
-from graphc.ir.container import Graph as Container
 from graphc.ir.container import detached
 from graphc.ir.graph import Graph
 from graphc.ir.interpreter import interpret
@@ -23,10 +22,7 @@ RNG = np.random.default_rng(0)
 X = RNG.uniform(-2, 2, (5, 4, 3))
 
 
-@pytest.fixture(autouse=True)
-def fresh_graph():
-    with Container().as_default():
-        yield
+pytestmark = pytest.mark.usefixtures("fresh_graph")
 
 
 def traced(function, values, named=False):

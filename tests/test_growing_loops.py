@@ -13,11 +13,7 @@ ANY = tf.TensorShape([None])
 SCALAR = tf.TensorShape([])
 
 
-@pytest.fixture(autouse=True, params=["cpu", "numpy"])
-def fresh_graph(request, monkeypatch):
-    monkeypatch.setattr(options, "device", request.param)
-    with tf.Graph().as_default():
-        yield
+pytestmark = pytest.mark.usefixtures("device", "fresh_graph")
 
 
 def runs(fetches, feeds, values):

@@ -7,17 +7,7 @@ from graphc.compiler import Chained
 from graphc.config import options
 from graphc.errors import RunError
 
-
-@pytest.fixture(autouse=True)
-def fresh_graph():
-    with tf.Graph().as_default():
-        yield
-
-
-@pytest.fixture(params=["numpy", "cpu"])
-def device(request, monkeypatch):
-    monkeypatch.setattr(options, "device", request.param)
-    return request.param
+pytestmark = pytest.mark.usefixtures("fresh_graph")
 
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3) - 5

@@ -6,7 +6,6 @@ import graphc as tf
 from graphc import nn
 from graphc.errors import ArgumentError, GraphcError, RunError, ShapeError
 from graphc.ir import dims
-from graphc.ir.container import Graph as Container
 from graphc.ir.container import detached
 from graphc.ir.graph import Graph
 from graphc.ir.interpreter import interpret
@@ -26,10 +25,7 @@ PICKS = RNG.integers(0, 4, (5, 2))
 PLACES = np.array([[0, 1], [4, 3], [0, 1]])
 
 
-@pytest.fixture(autouse=True)
-def fresh_graph():
-    with Container().as_default():
-        yield
+pytestmark = pytest.mark.usefixtures("fresh_graph")
 
 
 def graph_of(function, values, named=False):

@@ -16,10 +16,8 @@ from graphc.passes.simplify import simplify
 
 
 @pytest.fixture(autouse=True)
-def fresh_graph():
-    with tf.Graph().as_default():
-        tf.set_random_seed(1)
-        yield
+def seeded(fresh_graph):
+    tf.set_random_seed(1)
 
 
 def count(graph: Graph, kind: Kind) -> tuple[int, int]:

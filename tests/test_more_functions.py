@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 import scipy.special
+from evaluating import real, run
 
 import graphc as tf
 from graphc.config import options
@@ -13,16 +14,6 @@ def interpreted(monkeypatch):
     monkeypatch.setattr(options, "device", "numpy")
     with tf.Graph().as_default():
         yield
-
-
-def run(fetches, feeds=None):
-    with tf.Session() as session:
-        session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
-        return session.run(fetches, feeds)
-
-
-def real(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape)
 
 
 # initializers ------------------------------------------------------------------------------------------------------------

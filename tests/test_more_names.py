@@ -13,9 +13,7 @@ def run(*fetches, feed=None):
         return session.run(list(fetches), feed)
 
 
-@pytest.fixture(autouse=True)
-def _fresh():
-    tf.reset_default_graph()
+pytestmark = pytest.mark.usefixtures("fresh_graph")
 
 
 def test_lu_and_solve():

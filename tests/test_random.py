@@ -31,10 +31,7 @@ COUNT = 200_003
 SEEDS = {"seed": 5, "op_seed": 2**32 - 3}
 
 
-@pytest.fixture(autouse=True)
-def fresh_graph():
-    with Graph().as_default():
-        yield
+pytestmark = pytest.mark.usefixtures("fresh_graph")
 
 
 @pytest.mark.parametrize(("counter", "key", "words"), KNOWN)

@@ -13,10 +13,7 @@ from graphc.passes.pipeline import PIPELINE, SEMANTICS
 from graphc.testing.compare import assert_equal_values
 from graphc.testing.compiled import CompiledGraph
 
-
-@pytest.fixture(autouse=True)
-def fresh_graph():
-    tf.reset_default_graph()
+pytestmark = pytest.mark.usefixtures("fresh_graph")
 
 
 def check(fetches, *feeds, kernels=1, ulp=4):

@@ -3,7 +3,6 @@ import numpy as np
 import pytest
 
 import graphc as tf
-from graphc.config import options
 from graphc.errors import ArgumentError, ShapeError
 from graphc.functions.bodies import flatten
 
@@ -19,17 +18,9 @@ CELLS = {
 }
 
 
-@pytest.fixture(params=DEVICES)
-def device(request, monkeypatch):
-    monkeypatch.setattr(options, "device", request.param)
-    return request.param
-
-
 @pytest.fixture(autouse=True)
-def fresh_graph():
-    with tf.Graph().as_default():
-        tf.set_random_seed(1)
-        yield
+def seeded(fresh_graph):
+    tf.set_random_seed(1)
 
 
 def evaluated(fetches, feeds=None):

@@ -6,11 +6,7 @@ import pytest
 
 import graphc as tf
 
-
-@pytest.fixture(autouse=True)
-def fresh_graph():
-    with tf.Graph().as_default():
-        yield
+pytestmark = pytest.mark.usefixtures("fresh_graph")
 
 
 def test_names_and_reuse():

@@ -9,11 +9,7 @@ import graphc as tf
 from graphc.codegen import build
 from graphc.config import options
 
-
-@pytest.fixture(autouse=True)
-def fresh_graph():
-    with tf.Graph().as_default():
-        yield
+pytestmark = pytest.mark.usefixtures("fresh_graph")
 
 
 @pytest.fixture

@@ -17,10 +17,8 @@ cells = nn.rnn_cell
 
 
 @pytest.fixture(autouse=True)
-def fresh_graph():
-    with tf.Graph().as_default():
-        tf.set_random_seed(1)
-        yield
+def seeded(fresh_graph):
+    tf.set_random_seed(1)
 
 
 class Pair:

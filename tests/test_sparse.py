@@ -7,7 +7,6 @@ from graphc.cli.measure import work_of
 from graphc.codegen.build import lower
 from graphc.errors import RunError, StateError
 from graphc.ir import dims
-from graphc.ir.container import Graph as Container
 from graphc.ir.graph import capture
 from graphc.passes.manager import run_passes
 from graphc.passes.pipeline import PIPELINE
@@ -15,10 +14,7 @@ from graphc.passes.pipeline import PIPELINE
 ROWS, WIDTH, COUNT = 1_000_000, 8, 32
 
 
-@pytest.fixture(autouse=True)
-def fresh_graph():
-    with Container().as_default():
-        yield
+pytestmark = pytest.mark.usefixtures("fresh_graph")
 
 
 @pytest.fixture

@@ -16,16 +16,8 @@ LABELS = RANDOM.integers(0, 4, ROWS).astype(np.int32)
 
 
 @pytest.fixture(autouse=True)
-def fresh_graph():
-    with tf.Graph().as_default():
-        tf.set_random_seed(3)
-        yield
-
-
-@pytest.fixture(params=["cpu", "numpy"])
-def device(request, monkeypatch):
-    monkeypatch.setattr(tf.options, "device", request.param)
-    return request.param
+def seeded(fresh_graph):
+    tf.set_random_seed(3)
 
 
 class Model:

@@ -10,10 +10,7 @@ STEPS = 5
 START = {"a": np.array([[1.0, -2.0], [3.0, 0.5]]), "b": np.array([0.25, -1.5])}
 
 
-@pytest.fixture(autouse=True)
-def fresh_graph():
-    with tf.Graph().as_default():
-        yield
+pytestmark = pytest.mark.usefixtures("fresh_graph")
 
 
 # The formulas: (state, gradient, rate) -> step to subtract; `state` is a dict of what is kept, and "value".

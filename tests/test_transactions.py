@@ -5,16 +5,11 @@ import numpy as np
 import pytest
 
 import graphc as tf
-from graphc.config import options
 
 OLD = [1.0, 2.0]
 
 
-@pytest.fixture(autouse=True, params=["cpu", "numpy"])
-def fresh_graph(request, monkeypatch):
-    monkeypatch.setattr(options, "device", request.param)
-    with tf.Graph().as_default():
-        yield
+pytestmark = pytest.mark.usefixtures("device", "fresh_graph")
 
 
 @pytest.fixture
