@@ -141,8 +141,8 @@ class LoopKernel:
     axes are (name, size). `vector` is the axis that lanes run along: the last parallel axis, or the last reduced one.
     chunk: with it, one work item is that many steps of the first reduced axis, its number is the axis "item", and only
     `phases[0]` exists. blocked: sums are taken over blocks first. stream: name of a parameter that is nonzero when the
-    results are so large that stores should bypass the caches. wide: vectors side by side that one walk over the reduced axes
-    takes in, where lanes run across them.
+    results are so large that stores should bypass the caches. wide: vectors side by side: that one walk over the reduced axes
+    takes in, where lanes run across them; elsewhere, whose instructions alternate, so that none waits for the one before it.
     """
 
     name: str = field(compare=False)

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from graphc.codegen.kernel import Accumulator, LoopKernel, Phase, Statement
+from graphc.codegen.kernel import Accumulator, Check, Load, LoopKernel, Phase, Statement, Store
 from graphc.codegen.lower import Buffer, Call, Parameters, typical
 from graphc.codegen.statements import Strides, Writer, accumulator_of, item_bytes
 from graphc.ir import dims
@@ -23,6 +23,9 @@ DEAR = 10               # vector instructions that take longer than a store and 
 KEPT_ROW = 1 << 15      # elements of a row that stays in the caches between passes
 MANY_COLUMNS = 64       # for each vector that is walked down with others
 WIDE_STATEMENTS = 40    # of a body that is written several times
+MANY_STATEMENTS = 80    # of which not two fit side by side
+ABREAST = 4             # vectors that are computed at once, where each is a long chain of instructions
+PLAIN = {Kind.ELEMENTWISE, Kind.REDUCE, Kind.INDEX}
 STREAM_BYTES = 16 << 20  # results larger than this bypass the caches
 
 
@@ -121,7 +124,7 @@ class LoopLowering:
         kernel = LoopKernel(self.name, parameters.buffer_names, parameters.size_names, sizes_p, sizes_r, vector,
                             tuple(before), phases, item_bytes(before, phases),
                             blocked=any(p.accumulators for p in phases) and not self.short_rows(), stream=stream,
-                            wide=1 if along or not sizes_r else self.width(before, phases),
+                            wide=self.width(before, phases) if sizes_r and not along else self.abreast(before, phases, vector),
                             may_fail=bool(parameters.failures))
         return parameters.call(kernel, serial=not parallel, operations=elements * self.cost(), location=self.line)
 
@@ -175,6 +178,20 @@ class LoopLowering:
             return 1
         return next((w for w in (4, 2) if columns >= w * MANY_COLUMNS), 1)
 
+    def abreast(self, before: Sequence[Statement], phases: Sequence[Phase], vector: str) -> int:
+        """How many vectors that follow each other are computed at once: several of what is dear, whose long chains of
+        instructions then fill each other's pauses, where there may be many of them.
+        """
+        region, (parallel, reduced) = self.region, self.order
+        group = reduced[-1] if vector.startswith("r") else parallel[-1] if parallel else []
+        few = _surely_small(dims.product(region.sizes)) or \
+            _surely_small(dims.product(region.sizes[a] for a in group), MANY_COLUMNS)
+        dear = any(n.op.kind is Kind.ELEMENTWISE and n.op.rule.cost >= DEAR for n in region.nodes)
+        body = [s for p in phases for s in p.body] if phases else list(before)
+        plain = all(_is_plain(s) for s in body) and all(n.op.kind in PLAIN for n in region.nodes) and \
+            not any(a.arg for p in phases for a in p.accumulators)
+        return ABREAST if dear and plain and not few and len(body) <= MANY_STATEMENTS else 1
+
     def cost(self) -> int:
         """About how many vector instructions a point of the domain costs; what lanes read across costs one for each."""
         region = self.region
@@ -222,6 +239,7 @@ class LoopLowering:
             stream = str(first.size(self.stream_flag(outer), keep=()))
         kernel = LoopKernel(self.name + "_chunks", first.buffer_names, first.size_names, (), sizes_r, sizes_r[-1][0],
                             tuple(before), (phase,), item_bytes(before, (phase,)), chunk=chunk, blocked=True, stream=stream,
+                            wide=self.abreast(before, (phase,), sizes_r[-1][0]),
                             may_fail=bool(first.failures))
         elements = dims.product(region.sizes)
         call = first.call(kernel, operations=elements * len(region.nodes), location=self.line)
@@ -321,6 +339,14 @@ def gather_strides(region: Region, node: Node) -> tuple[tuple[Size, ...], Size]:
 
 def _fails(node: Node) -> bool:
     return node.op.kind is Kind.ELEMENTWISE and bool(node.op.rule.fails)
+
+
+def _is_plain(statement: Statement) -> bool:
+    """Whether a statement computes with vectors of any length: no lane of them is picked, and no half is rounded to."""
+    if isinstance(statement, Check) or isinstance(statement, Load | Store) and statement.index:
+        return False
+    dtype = statement.access.dtype if isinstance(statement, Store) else statement.dtype
+    return dtype in ("f32", "f64", "bool", "i64")
 
 
 def _surely_small(elements: Size, limit: int = SMALL) -> bool:

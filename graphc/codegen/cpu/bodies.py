@@ -17,13 +17,16 @@ def both(mask, other):
 
 @dataclass
 class Body:
-    """A traced function: its name, parameters, result names with dtypes, and lines."""
+    """A traced function: its name, parameters, result names with dtypes, and lines. Its vectors are `wide` registers long,
+    those that come from outside and the results are one.
+    """
 
     name: str
     lines: list[str]
     results: list[tuple[str, str]]
     vectors: list[str] = field(default_factory=list)   # values that come from outside
     parameters: list[str] = field(default_factory=list)
+    wide: int = 1
 
     def text(self) -> str:
         """The function's source."""
@@ -166,7 +169,7 @@ _WORD = re.compile(r"[A-Za-z_]\w*")
 
 def make_body(name: str, statements: Sequence[Statement], vector: str, integers: Sequence[str], vectors: Sequence[str],
               results: Sequence[tuple[str, str]], first: Sequence[str] = (), last: Sequence[str] = (),
-              masked: bool = True) -> Body:
+              masked: bool = True, wide: int = 1) -> Body:
     """The traced function of a section.
 
     integers: names of scalars that may be needed; vectors: names of incoming values that may be. `first` and `last` are
@@ -193,4 +196,7 @@ def make_body(name: str, statements: Sequence[Statement], vector: str, integers:
     words |= {n for n, _ in results}
     taken += [n for n, _ in results if n in vectors and n not in taken and n not in own]
     parameters = [i for i in integers if i in words] + taken + (["count"] if masked else [])
-    return Body(name, lines, list(results), taken, parameters)
+    if wide > 1:
+        carried = {n for n, _ in results}
+        lines = [*(f"{v} = repeated({v})" for v in taken if v not in carried), *lines]
+    return Body(name, lines, list(results), taken, parameters, wide)

@@ -16,9 +16,9 @@ def llvm_text(source: KernelSource, symbol: str) -> str:
     from graphc.codegen.cpu import glue
     from graphc.codegen.cpu.front_end import unoptimised
     space = _execute(source)
-    bodies = {name: space[body] for name, (body, _, _) in source.traced.items()}
-    for name, (_, results, constants) in source.traced.items():
-        space[name] = glue.traced(bodies[name], source.lanes, results, constants)
+    bodies = {name: space[body] for name, (body, *_) in source.traced.items()}
+    for name, (_, results, constants, wide) in source.traced.items():
+        space[name] = glue.traced(bodies[name], source.lanes, results, constants, wide)
     for name, (dtype, value) in source.splats.items():
         space[name] = glue.splat(dtype, source.lanes, value)
     for name, make in source.tiles.items():

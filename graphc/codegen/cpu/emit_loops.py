@@ -59,10 +59,11 @@ class _LoopEmitter:
         found = {s.name: s for s in self.all_statements() if isinstance(s, Literal) and s.name in wanted}
         return list(found.values())
 
-    def section(self, name: str, statements, results=(), first=(), last=(), masked=True, extra=()) -> Body:
+    def section(self, name: str, statements, results=(), first=(), last=(), masked=True, extra=(),
+                wide: int = 1) -> Body:
         statements = [*self.literals([*statements, *extra]), *statements]
         body = make_body(name, statements, self.kernel.vector, self.integers, self.vectors,
-                         [(r, self.dtypes[r]) for r in results], first, last, masked)
+                         [(r, self.dtypes[r]) for r in results], first, last, masked, wide)
         self.skeleton.bodies.append(body)
         return body
 
@@ -86,8 +87,11 @@ class _LoopEmitter:
     def accumulator_names(phase: Phase) -> list[str]:
         return [n for a in phase.accumulators for n in ((a.name, a.position) if a.arg else (a.name,))]
 
-    def combine_lines(self, phase: Phase, masked: bool) -> list[str]:
+    def combine_lines(self, phase: Phase, masked: bool, wide: int = 1) -> list[str]:
         lines = []
+        if wide > 1:    # one after the other, so that sums do not depend on how many there are
+            return [f"{a.name} = {a.combine.format(acc=a.name, x=f'part({a.value}, {k}, {wide})')}"
+                    for k in range(wide) for a in phase.accumulators]
         for a in phase.accumulators:
             if a.arg:
                 axis = self.kernel.reduced[-1][0]
@@ -105,6 +109,14 @@ class _LoopEmitter:
     def phase_body(self, number_: int, phase: Phase) -> Body:
         names = self.accumulator_names(phase)
         return self.section(f"phase{number_}", phase.body, names, last=self.combine_lines(phase, self.along),
+                            extra=[_Use(a.value) for a in phase.accumulators])
+
+    def wide_body(self, number_: int, phase: Phase) -> Body | None:
+        """The body of a phase on several vectors at once, if the kernel wants it."""
+        if self.kernel.wide == 1:
+            return None
+        return self.section(f"wide{number_}", phase.body, self.accumulator_names(phase), masked=False, wide=self.kernel.wide,
+                            last=self.combine_lines(phase, False, self.kernel.wide),
                             extra=[_Use(a.value) for a in phase.accumulators])
 
     def join_body(self, number_: int, phase: Phase) -> Body:
@@ -136,33 +148,45 @@ class _LoopEmitter:
     def elementwise(self) -> None:
         kernel, s = self.kernel, self.skeleton
         body = self.section("each", kernel.before)
+        wide = self.section("wide", kernel.before, masked=False, wide=kernel.wide) if kernel.wide > 1 else None
         *outer, (axis, size) = kernel.parallel
         s.line(f"whole = {size} // {self.lanes} * {self.lanes}")
         if outer:
             s.rows(outer)
-            s.loop(axis, 0, "whole", self.lanes)
-            s.call(body)
-            s.close()
+            self.vectors_of(axis, "0", "whole", body, wide)
             s.open(f"if whole < {size}:")
             s.line(f"{axis} = whole")
             s.call(body, count=f"{size} - whole")
             return
         s.line(f"begin = whole // {self.lanes} * thread // threads * {self.lanes}")
         s.line(f"end = whole // {self.lanes} * (thread + 1) // threads * {self.lanes}")
-        if kernel.stream and (streamed := _streamed(body)):
-            s.bodies.append(streamed)
-            s.open(f"if {kernel.stream} > 0:")
-            s.loop(axis, "begin", "end", self.lanes)
-            s.call(streamed)
-            s.close()
-            s.line("begin = end")
-            s.close()
-        s.loop(axis, "begin", "end", self.lanes)
-        s.call(body)
-        s.close()
+        self.vectors_of(axis, "begin", "end", body, wide)
         s.open(f"if thread == threads - 1 and whole < {size}:")
         s.line(f"{axis} = whole")
         s.call(body, count=f"{size} - whole")
+
+    def vectors_of(self, axis: str, first: str, last: str, body: Body, wide: Body | None, suffix: str = "") -> None:
+        """The loop over whole vectors from `first` to `last`: by several at once as long as there are so many."""
+        s, main = self.skeleton, wide or body
+        step = self.lanes * main.wide
+        streamed = _streamed(main) if self.kernel.stream else None
+        if wide or streamed:
+            s.line(f"several = {first} + ({last} - {first}) // {step} * {step}")
+            s.line(f"{axis} = {first}")
+        if streamed:
+            s.bodies.append(streamed)
+            s.open(f"if {self.kernel.stream} > 0:")
+            s.loop(axis, first, "several", step)
+            s.call(streamed, suffix=suffix)
+            s.close()
+            s.close()
+        if wide:
+            s.loop(axis, axis, "several", step)
+            s.call(wide, suffix=suffix)
+            s.close()
+        s.loop(axis, axis if wide or streamed else first, last, self.lanes)
+        s.call(body, suffix=suffix)
+        s.close()
 
     def start(self, phase: Phase, suffix: str = "", named: Callable[[str], str] = str) -> None:
         for a in phase.accumulators:
@@ -202,19 +226,7 @@ class _LoopEmitter:
             self.start(phase, suffix)
         s.line(f"whole = {last} // {self.lanes} * {self.lanes}" if first == "0" else
                f"whole = {first} + ({last} - {first}) // {self.lanes} * {self.lanes}")
-        if kernel.stream and (streamed := _streamed(body)):
-            s.bodies.append(streamed)
-            s.line(f"begin = {first}")
-            s.open(f"if {kernel.stream} > 0:")
-            s.loop(axis, "begin", "whole", self.lanes)
-            s.call(streamed, suffix=suffix)
-            s.close()
-            s.line("begin = whole")
-            s.close()
-            first = "begin"
-        s.loop(axis, first, "whole", self.lanes)
-        s.call(body, suffix=suffix)
-        s.close()
+        self.vectors_of(axis, first, "whole", body, self.wide_body(k, phase), suffix)
         s.open(f"if whole < {last}:")
         s.line(f"{axis} = whole")
         s.call(body, count=f"{last} - whole", suffix=suffix)
@@ -314,6 +326,6 @@ def _streamed(body: Body) -> Body | None:
     lines = [pattern.sub(r"stream_\1(\2)", line) for line in body.lines]
     if lines == body.lines:
         return None
-    return Body("stream", lines, body.results, body.vectors, body.parameters)
+    return Body(f"{body.name}_stream", lines, body.results, body.vectors, body.parameters, body.wide)
 
 

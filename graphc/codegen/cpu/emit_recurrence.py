@@ -67,6 +67,6 @@ class _RecurrenceEmitter:
             return
         s = self.skeleton
         s.bodies.append(body)
-        s.traced[name] = (name, tuple(d for _, d in typed), {})
+        s.traced[name] = (name, tuple(d for _, d in typed), {}, 1)
         text = f"{name}({', '.join(body.parameters)})"
         s.line(f"{', '.join(targets)} = {text}" if targets else text)

@@ -28,13 +28,13 @@ class _SimdModel(models.PrimitiveModel):
         super().__init__(manager, kind, ir.VectorType(DTYPES[kind.dtype].register, kind.lanes))
 
 
-def traced(function, lanes, results=(), constants=None):
+def traced(function, lanes, results=(), constants=None, wide=1):
     """Intrinsic that runs the trace of `function`, a function or the source of one.
 
     Its arguments are the function's parameters without those in `constants`, which are bound to Python values when the
     body is traced (`constants={"mask": None}`).  An integer argument arrives as an Int, a Simd as a Vector.  `results`
     names what the function returns: dtype names, or "int" for an Int.  One name: the value; several: a tuple; none:
-    None.
+    None.  Vectors that the function makes have `wide` times as many lanes.
     """
     if isinstance(function, str):
         function = function_of_source(function)
@@ -46,7 +46,7 @@ def traced(function, lanes, results=(), constants=None):
 
     def typed(_, *kinds):
         def codegen(context, builder, signature, values):
-            tracer = Tracer(builder, lanes)
+            tracer = Tracer(builder, lanes * wide)
             arguments = [_wrap(tracer, kind, value) for kind, value in zip(signature.args, values, strict=True)]
             found = tracer.run(function, arguments, constants)
             return _unwrap(context, builder, tracer, function, results, returned, found)

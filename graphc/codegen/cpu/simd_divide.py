@@ -5,6 +5,7 @@ In: two Vectors of one dtype.  Out: (quotient, remainder).  Integers divided by 
 from llvmlite import ir
 
 from graphc.codegen.cpu.simd_core import BOOL, DTYPES, F32, F64, I64
+from graphc.codegen.cpu.simd_lanes import joined, part
 
 CURRENT_ROUNDING = 4    # _MM_FROUND_CUR_DIRECTION
 
@@ -160,14 +161,16 @@ def scale_by_power(t, x, exponent):
 
 def can_scale(t, dtype):
     """Whether `scaled` is an instruction."""
-    return t.host.vector_bytes == 64 and t.lanes * dtype.bits == 512
+    return t.host.vector_bytes == 64 and t.lanes * dtype.bits % 512 == 0
 
 
 def scaled(t, x, exponent):
     """x * 2**exponent rounded once, for an exponent that is a float without a fraction."""
-    kind = t.vector_type(x.dtype)
+    lanes = 512 // x.dtype.bits
+    kind, parts = ir.VectorType(x.dtype.register, lanes), t.lanes // lanes
     name = f"llvm.x86.avx512.mask.scalef.p{'s' if x.dtype is F32 else 'd'}.512"
-    everything = ir.Constant(ir.IntType(t.lanes), -1)
+    everything = ir.Constant(ir.IntType(lanes), -1)
     rounding = ir.Constant(ir.IntType(32), CURRENT_ROUNDING)
-    value = t.call(name, kind, [x.ir, exponent.ir, ir.Constant(kind, [0] * t.lanes), everything, rounding])
-    return t.vector(value, x.dtype)
+    return joined(t, [t.vector(t.call(name, kind, [part(t, x, k, parts).ir, part(t, exponent, k, parts).ir,
+                                                   ir.Constant(kind, [0] * lanes), everything, rounding]), x.dtype)
+                      for k in range(parts)])

@@ -5,7 +5,7 @@ first, then quarters, and so on.
 """
 from llvmlite import ir
 
-from graphc.codegen.cpu.simd_core import DTYPES, I64, Int
+from graphc.codegen.cpu.simd_core import DTYPES, I32, I64, Int
 from graphc.codegen.cpu.simd_memory import element
 
 
@@ -22,8 +22,28 @@ def functions(t):
         "horizontal_argmin": lambda value, index: first_best(t, value, index, lambda a, b: a < b),
         "better_max": lambda *pairs: better(t, lambda a, b: a > b, *pairs),
         "better_min": lambda *pairs: better(t, lambda a, b: a < b, *pairs),
+        "repeated": lambda v: joined(t, [v] * (t.lanes // v.ir.type.count)),
+        "part": lambda v, k, count: part(t, v, k, count),
         "record_error": lambda *arguments: record_error(t, *arguments),
     }
+
+
+def part(t, v, k, count):
+    """The lanes of part k when a Vector is cut into `count` parts."""
+    if count == 1:
+        return v
+    size = v.ir.type.count // count
+    order = ir.Constant(ir.VectorType(I32, size), list(range(k * size, (k + 1) * size)))
+    return t.vector(t.builder.shuffle_vector(v.ir, ir.Constant(v.ir.type, ir.Undefined), order), v.dtype)
+
+
+def joined(t, vectors):
+    """One Vector of the lanes of several, a power of two of them, one after the other."""
+    while len(vectors) > 1:
+        order = ir.Constant(ir.VectorType(I32, 2 * vectors[0].ir.type.count), list(range(2 * vectors[0].ir.type.count)))
+        vectors = [t.vector(t.builder.shuffle_vector(a.ir, b.ir, order), a.dtype)
+                   for a, b in zip(vectors[::2], vectors[1::2], strict=True)]
+    return vectors[0]
 
 
 def reduce(t, v, combine):

@@ -10,14 +10,14 @@ from graphc.codegen.cpu.bodies import Body, number
 @dataclass
 class KernelSource:
     """What `build` compiles. `text` is a Python module; `traced` maps the name of each intrinsic that the skeleton calls to
-    (body function, result dtypes, constants); `splats` to (dtype, value); `tiles` to what makes other intrinsics. is_skeleton:
-    it does arithmetic on sizes alone; what a user wrote may also divide by 0 or by a negative number.
+    (body function, result dtypes, constants, registers of a vector); `splats` to (dtype, value); `tiles` to what makes other
+    intrinsics. is_skeleton: it does arithmetic on sizes alone; what a user wrote may also divide by 0 or by a negative number.
     """
 
     name: str
     text: str
     lanes: int
-    traced: dict[str, tuple[str, tuple[str, ...], dict]]
+    traced: dict[str, tuple[str, tuple[str, ...], dict, int]]
     splats: dict[str, tuple[str, float | int | bool]]
     tiles: dict[str, object] = field(default_factory=dict)
     is_skeleton: bool = True
@@ -32,7 +32,7 @@ class Skeleton:
         self.indents: list[int] = [1]
         self.steps: list[str] = []      # what ends the block of each indent but the first: a loop's step
         self.bodies: list[Body] = []
-        self.traced: dict[str, tuple[str, tuple[str, ...], dict]] = {}
+        self.traced: dict[str, tuple[str, tuple[str, ...], dict, int]] = {}
         self.splats: dict[str, tuple[str, float | int | bool]] = {}
         names = [*kernel.buffers, *kernel.sizes] + (["error", "record"] if kernel.may_fail else [])
         for k, name in enumerate(names):
@@ -54,7 +54,8 @@ class Skeleton:
         if not str(stop).isalnum():
             self.line(f"{name}_end = {stop}")
             stop = f"{name}_end"
-        self.line(f"{name} = {start}")
+        if start != name:   # else it goes on from where it is
+            self.line(f"{name} = {start}")
         self.open(f"while {name} < {stop}:", f"{name} += {step}")
 
     def close(self) -> None:
@@ -108,7 +109,7 @@ class Skeleton:
         if "count" in body.parameters and count is None:
             constants = {"count": None}
             intrinsic += "_whole"
-        self.traced[intrinsic] = (body.name, tuple(d for _, d in body.results), constants)
+        self.traced[intrinsic] = (body.name, tuple(d for _, d in body.results), constants, body.wide)
         results = [n for n, _ in body.results]
         arguments = []
         for p in body.parameters:
@@ -122,7 +123,7 @@ class Skeleton:
     def source(self, preamble: str = "") -> KernelSource:
         """The finished module."""
         self.close_to(1)
-        used = {name for name, _, _ in self.traced.values()}
+        used = {name for name, *_ in self.traced.values()}
         bodies = "\n\n".join(b.text() for b in self.bodies if b.name in used)
         head = f'"""Kernel {self.kernel.name}, vectors of {self.lanes}. Bodies are traced, `kernel` is compiled by Numba."""\n'
         skeleton = "def kernel(args, thread, threads):\n" + "\n".join(self.lines) + "\n"
