@@ -171,9 +171,11 @@ class Native(Compiled):
         access = self.store.access
         while True:
             instance = self.instance(arrays)
-            with access.writing() if self.written else access.reading():
-                found = instance.run_if_free(arrays)
-            if found is not None:  # else another thread was faster: take another lane
+            found = instance.try_run(arrays)
+            if found is None:       # it would have to wait for the variables
+                with access.writing() if self.written else access.reading():
+                    found = instance.run_if_free(arrays)
+            if found is not None:   # else another thread was faster: take another lane
                 break
         if not self.last:
             self.store.initialised.update(self.written)
@@ -218,7 +220,16 @@ class Native(Compiled):
                 found = instance.try_run(values)
                 if found is not None:
                     return found
-        return None
+        if not self.last:
+            return None
+        with self.store.access.preparing:
+            other = self.executable.fitting(values)
+        if other is None or other in self.last:
+            return None
+        found = other.try_run(values)
+        if found is not None:
+            self.last = (other,)
+        return found
 
 
 class Chained(Compiled):

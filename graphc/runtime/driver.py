@@ -134,12 +134,18 @@ def bind(frame, has_variables=False):
     may not have them now.
     """
     _check_frame(frame)
-    if frame[FrameWord.THREADS] > 1 and not thread_pool.is_started():
+    if not thread_pool.is_started() and frame[FrameWord.THREADS] > 1:
         thread_pool.num_threads()        # a bad GRAPHC_NUM_THREADS is reported here, not inside a run
-    make = ctypes.pythonapi.PyCFunction_NewEx
-    make.restype = ctypes.py_object
-    make.argtypes = [ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p]
-    return make(ctypes.addressof(_definitions()[has_variables]), frame, None)
+    make, *addresses = _maker()
+    return make(addresses[has_variables], frame, None)
+
+
+@once
+def _maker():
+    """(Python's maker of builtin functions, addresses of our two definitions)."""
+    make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)(
+        ("PyCFunction_NewEx", ctypes.pythonapi))
+    return make, *map(ctypes.addressof, _definitions())
 
 
 def run(frame, threads=None):

@@ -1,21 +1,20 @@
 """Runs programs: binds them to sizes and memory, calls the native driver, turns its results into arrays and errors."""
 from __future__ import annotations
 
-import itertools
 import os
-import re
 import signal
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 
-from graphc.errors import FeedError, Location, ParseError, RunError, report
-from graphc.ir import dims
-from graphc.memory import THREADS, Memory, over_budget
+from graphc.errors import FeedError, Location, RunError, report
+from graphc.memory import Memory, over_budget
 from graphc.program import ArraySpec, FailureSpec, Program, array_dtype
 from graphc.runtime import driver, threads
 from graphc.runtime.access import Access
+from graphc.runtime.formulas import WORDS, Words, binder, spec_text, told_sizes
 from graphc.runtime.layout import INTERRUPTED, Busy, ErrorWord, Result
 from graphc.runtime.library import engine
 from graphc.runtime.loader import load_objects
@@ -26,14 +25,7 @@ TEAM_MICROSECONDS = 12      # shorter runs use one thread; longer ones may use o
 PARALLEL_MICROSECONDS = 50  # longer runs use others from the first on
 RELEASE_MICROSECONDS = 5    # shorter runs keep Python's lock
 SERIAL_MICROSECONDS = 2     # a kernel shorter than this is not worth splitting
-DENSE_RATE = 60e3           # multiply-adds and loop operations that one core does in a microsecond, roughly
-LOOP_RATE = 40e3
 KEPT_SIZES = 64             # bound instances kept for different sizes of the named dims
-
-_DIM = re.compile(r"[\w+\-*/(), ]*\Z")
-_WORDS = re.compile(r"[A-Za-z_]\w*")
-_PLAIN = {THREADS, "max", "min"}
-
 
 _known_count = [-1, 1]  # (generation, number) of the last look
 
@@ -60,15 +52,13 @@ class Executable:
         self.library = load_objects(program.objects) if program.objects else None
         self.addresses = {s: self.library.address(s) for s in program.objects} if self.library else {}
         self.constants = tuple(_aligned_copy(c) for c in program.constants)
-        self.layout = _layout_function(program)
-        self.binder = _binder(program)
+        self.binder = binder(program)
+        self.words = Words(program, [c.ctypes.data for c in self.constants], [v.ctypes.data for v in self.variables])
         self.lanes = [Lane()]
         self.counter = np.zeros(1, np.int64) if counter is None else counter
-        self.constant_addresses = [c.ctypes.data for c in self.constants]
-        self.variable_addresses = [v.ctypes.data for v in self.variables]
-        self.dense = [r.dense for r in program.records]
-        self.always_serial = [r.serial or r.kind != "call" for r in program.records]
-        self.template = Template(program, self.addresses, self.layout, self.counter.ctypes.data,
+        self.output_dtypes = [array_dtype(spec.dtype) for spec in program.outputs]
+        self.may_run_long = program.may_run_long
+        self.template = Template(program, self.addresses, self.words, self.counter.ctypes.data,
                                  access.address if access else 0, writes)
         self.budget = budget
         self.access = access
@@ -81,26 +71,43 @@ class Executable:
 
         Not for several Python threads at once.
         """
-        lane = next((lane for lane in self.lanes if lane.is_free()), None)
-        if lane is None:
-            lane = Lane()
-            self.lanes.append(lane)
-        key = (thread_count(), *(a.shape for a in arrays))
+        lane = self.lanes[0]
+        if not lane.is_free():
+            lane = next((other for other in self.lanes if other.is_free()), Lane())
+            if lane not in self.lanes:
+                self.lanes.append(lane)
+        key = (thread_count(), *[a.shape for a in arrays])
         found = lane.instances.get(key)
         if found is None:
-            found = lane.instances[key] = Instance(self, lane, self.sizes(arrays))
-            if len(lane.instances) > KEPT_SIZES:
-                lane.instances.popitem(last=False)
+            found = self._add(lane, key, self.sizes(arrays))
         else:
             lane.instances.move_to_end(key)
+            found.generation = threads.generation   # the number may have changed and come back
         return found
 
-    def check_budget(self, sizes: Mapping[str, int]) -> None:
+    def fitting(self, values: Sequence) -> Instance | None:
+        """Like `instance`, for values that may be anything, but somebody may run it now. None where shapes do not fit."""
+        lane = self.lanes[0]
+        try:
+            shapes = [v.shape for v in values]
+            key = (thread_count(), *shapes)
+            found = lane.instances.get(key)
+            sizes = None if found is not None else self.binder(*shapes)
+        except (AttributeError, TypeError, ValueError):
+            return None
+        return found if sizes is None else self._add(lane, key, sizes)
+
+    def _add(self, lane: Lane, key: tuple, sizes: tuple[int, ...]) -> Instance:
+        found = lane.instances[key] = Instance(self, lane, sizes)
+        if len(lane.instances) > KEPT_SIZES:
+            lane.instances.popitem(last=False)
+        return found
+
+    def check_budget(self, sizes: Sequence[int]) -> None:
         """Raise BudgetError where a run on these sizes of the named dims takes too much."""
-        if self.budget is not None:
-            memory = Memory([self.program], thread_count())
-            if memory.bytes(**sizes) > self.budget:
-                raise over_budget(memory, self.budget, sizes)
+        memory, env = Memory([self.program], thread_count()), dict(zip(self.program.names, sizes, strict=True))
+        if self.budget is not None and memory.bytes(**env) > self.budget:
+            raise over_budget(memory, self.budget, env)
 
     def arena_bytes(self) -> int:
         """Memory of all arenas."""
@@ -124,7 +131,7 @@ class Executable:
         for spec, array in zip(self.program.feeds, arrays, strict=True):
             if len(spec.shape) != array.ndim:
                 return _shape_error(spec, array)
-        for name, k, axis, rest, factor in _told_sizes(self.program):
+        for name, k, axis, rest, factor in told_sizes(self.program):
             env[name] = (arrays[k].shape[axis] - eval(str(rest), functions, env)) // factor
             source[name] = self.program.feeds[k]
             if env[name] < 0:
@@ -133,14 +140,14 @@ class Executable:
             for dim, size in zip(spec.shape, array.shape, strict=True):
                 expected = eval(dim, functions, env)  # checked by _checked: names, numbers and operators only
                 if expected != size:
-                    other = next((source[w] for w in _WORDS.findall(dim) if w in source and source[w] is not spec), None)
+                    other = next((source[w] for w in WORDS.findall(dim) if w in source and source[w] is not spec), None)
                     return _shape_error(spec, array, f"{dim} = {expected} != {size}" if dim != str(expected)
                                         else f"{expected} != {size}", other)
         for left, right, line in self.program.equations:
             a, b = eval(left, functions, env), eval(right, functions, env)
             if a != b:
                 return report(FeedError, f"the sizes of the feeds do not fit together: {left} != {right}",
-                              [(s.name, f"{_spec_text(s)}") for s in self.program.feeds], f"{a} != {b}",
+                              [(s.name, f"{spec_text(s)}") for s in self.program.feeds], f"{a} != {b}",
                               location=_location(line))
         raise AssertionError("the feeds fit")
 
@@ -173,7 +180,8 @@ class Lane:
 
     def __init__(self):
         self.words = np.zeros(1 + ErrorWord.SIZE, np.int64)
-        self.arena = aligned((0,), np.dtype(np.uint8))
+        self.busy = self.words.ctypes.data
+        self._take_arena(0)
         self.instances: OrderedDict[tuple, Instance] = OrderedDict()
         self.process = os.getpid()
 
@@ -182,48 +190,53 @@ class Lane:
         if self.process != os.getpid():
             self.words[:] = 0
             self.process = os.getpid()
-        return self.words[0] == Busy.FREE
+        return self.words.item(0) == Busy.FREE
 
-    def room(self, size: int, exactly: bool) -> tuple[np.ndarray, np.ndarray]:
-        """The arena, at least `size` bytes; where it must grow, with `exactly` no more, and the old one is let go."""
+    def room(self, size: int, exactly: bool) -> int:
+        """The address of the arena, at least `size` bytes; where it must grow, with `exactly` no more, and the old one is let
+        go.
+        """
         if self.arena[0].size < size:
             if exactly:
                 self.instances.clear()
             else:
                 size = max(size, 2 * self.arena[0].size)  # or every larger batch would touch fresh pages again
-            self.arena = aligned((size,), np.dtype(np.uint8))
-        return self.arena
+            self._take_arena(size)
+        return self.address
+
+    def _take_arena(self, size: int) -> None:
+        self.arena = aligned((size,), np.dtype(np.uint8))
+        self.address = self.arena[0].ctypes.data
 
 
 class Instance:
     """A program bound to sizes: the argument table, the arena, and the native calls."""
 
     def __init__(self, executable: Executable, lane: Lane, sizes: tuple[int, ...]):
-        program = executable.program
+        if executable.budget is not None:       # a look at all parts of the memory, not for nothing
+            executable.check_budget(sizes)
         self.executable, self.lane, self.sizes = executable, lane, sizes
         count = thread_count()
-        executable.check_budget(dict(zip(program.names, sizes, strict=True)))
-        words, shapes, outputs, work, total = executable.layout(
-            count, 0, executable.constant_addresses, executable.variable_addresses, *sizes)
-        arena = lane.room(total, exactly=executable.budget is not None)
-        busy = lane.words.ctypes.data
-        times = [w / (DENSE_RATE if dense else LOOP_RATE) for (w, _), dense in zip(work, executable.dense, strict=True)]
-        total_time = sum(t * repeats for t, (_, repeats) in zip(times, work, strict=True))
-        serial = [t < SERIAL_MICROSECONDS for t in times]
-        if total_time <= TEAM_MICROSECONDS or all(a or b for a, b in zip(serial, executable.always_serial, strict=True)):
+        size, times, repeated, self.output_shapes = executable.words.needs(count, *sizes)
+        address = lane.room(size, exactly=executable.budget is not None)
+        values = executable.words.values(count, address, *sizes)
+        total = sum(repeated)
+        flags, is_serial = executable.template.flags_for(tuple([t < SERIAL_MICROSECONDS for t in times]))
+        if total <= TEAM_MICROSECONDS or is_serial:
             count = 1
-        self.frame = executable.template.instance(
-            words, [d for shape in (*shapes, *outputs) for d in shape], arena[0].ctypes.data, busy, busy + 8,
-            serial, count, alone_first=total_time < PARALLEL_MICROSECONDS,
-            release_gil=total_time > RELEASE_MICROSECONDS or program.may_run_long, keep=(executable, arena, lane))
-        self.call, self.call_with_variables = driver.bind(self.frame), driver.bind(self.frame, has_variables=True)
+        self.frame, self.call = executable.template.instance(
+            values, lane.busy, lane.busy + 8, flags, count, alone_first=total < PARALLEL_MICROSECONDS,
+            release_gil=total > RELEASE_MICROSECONDS or executable.may_run_long, keep=(executable, lane.arena, lane))
         self.generation = threads.generation
-        self.output_shapes = outputs
-        self.scalars = [not shape for shape in outputs]
-        self.dtypes = [array_dtype(spec.dtype) for spec in program.outputs]
         self.spare: list[list[np.ndarray]] = []  # memory for scalars, which leave as values: none that a run uses now
+        self.scalars = [not shape for shape in self.output_shapes]
         self.pools = None if all(self.scalars) else [
-            Slot(d) if scalar else Pool(shape, d) for shape, d, scalar in zip(outputs, self.dtypes, self.scalars, strict=True)]
+            Pool(shape, d) if shape else Slot(d) for shape, d in zip(self.output_shapes, executable.output_dtypes, strict=True)]
+
+    @cached_property
+    def call_with_variables(self):
+        """Like `call`, for who has access to the variables already."""
+        return driver.bind(self.frame, has_variables=True)
 
     def is_current(self) -> bool:
         """Whether the number of threads is still the one that this instance was made for."""
@@ -275,161 +288,20 @@ class Instance:
 
     def take_outputs(self) -> list[np.ndarray]:
         """Memory for the results that nobody else uses."""
-        return [np.empty((), d) for d in self.dtypes] if self.pools is None else [pool.take() for pool in self.pools]
+        if self.pools is None:
+            return [np.empty((), d) for d in self.executable.output_dtypes]
+        return [pool.take() for pool in self.pools]
 
     def results(self, outputs: list[np.ndarray]) -> list:
         """The fetched values of a run that is over."""
         return [o[()] if scalar else o for o, scalar in zip(outputs, self.scalars, strict=True)]
 
 
-# layout ------------------------------------------------------------------------------------------------------------------
-
-
-class _Layout:
-    """A generated function from sizes to all words of the argument table, and the positions of words to patch."""
-
-    slot_words: list[int]
-    run_words: list[int]
-    error_words: list[int]
-    feed_words: list[list[int]]
-    output_words: list[list[int]]
-    span_words: list[int]          # see FrameWord.SPAN
-    places: list[tuple[int, int]]  # a word, and the word whose address it holds
-
-    def __init__(self, function):
-        self.function = function
-
-    def __call__(self, *args):
-        return self.function(*args)
-
-
-def _checked(text: str, names) -> str:
-    """A dim text that is safe to evaluate: numbers, operators, known names, max and min. Names get a prefix, lest they be those
-    of other things in the generated function.
-    """
-    if not _DIM.match(text) or any(w not in names for w in _WORDS.findall(text)):
-        raise report(ParseError, f"the program is damaged: {text!r} is not a dim")
-    return _WORDS.sub(lambda word: word[0] if word[0] in _PLAIN else f"n_{word[0]}", text)
-
-
-def _layout_function(program: Program) -> _Layout:
-    names = {*program.names, *_PLAIN}
-    lines = [f"def layout({THREADS}, base, constants, variables{''.join(', n_' + n for n in program.names)}):"]
-    lines += [f"    slot{k} = base + {_checked(place, names)}" for k, place in enumerate(program.slots)]
-    words: list[str] = []
-    limits = {"feed": len(program.feeds), "variable": len(program.variables), "constant": len(program.constants),
-              "output": len(program.outputs), "slot": len(program.slots), "drawn": len(program.drawn), "run": 0, "error": 0}
-    layout = _Layout(None)
-    layout.slot_words, layout.run_words, layout.error_words, layout.span_words = [], [], [], []
-    layout.feed_words, layout.output_words = [[] for _ in program.feeds], [[] for _ in program.outputs]
-    patched = {"feed": layout.feed_words, "output": layout.output_words}
-    layout.places = _place_words(program)
-    for record in program.records:
-        for word in record.words:
-            kind, _, rest = word.partition(" ")
-            if word == "span":
-                layout.span_words.append(len(words))
-            if kind == "=" or kind == "place" or word in ("row", "span"):
-                words.append(_checked(rest, names) if kind == "=" else "0")
-                continue
-            if kind not in limits or not (rest.isdecimal() and int(rest) < limits[kind] or rest == "" and not limits[kind]):
-                raise report(ParseError, f"the program is damaged: {word!r} is not an argument of a kernel")
-            if kind == "slot":
-                layout.slot_words.append(len(words))
-            elif kind in patched:
-                patched[kind][int(rest)].append(len(words))
-            elif kind in ("run", "error"):
-                (layout.run_words if kind == "run" else layout.error_words).append(len(words))
-            if kind == "drawn":
-                words.append(str(int(program.drawn[int(rest)])))
-                continue
-            texts = {"slot": f"slot{rest}", "constant": f"constants[{rest}]", "variable": f"variables[{rest}]"}
-            words.append(texts.get(kind, "0"))
-
-    def shapes(specs) -> str:
-        return "[" + ", ".join("(" + "".join(_checked(d, names) + ", " for d in s.shape) + ")" for s in specs) + "]"
-    work = ", ".join(f"({_checked(r.work, names)}, {_checked(r.repeats, names)})" for r in program.records)
-    lines.append(f"    return [{', '.join(words)}], {shapes(program.feeds)}, {shapes(program.outputs)}, [{work}], "
-                 f"{_checked(program.arena, names)}")
-    space = {"max": max, "min": min, "__builtins__": {}}
-    exec("\n".join(lines), space)
-    layout.function = space["layout"]
-    return layout
-
-
-def _place_words(program: Program) -> list[tuple[int, int]]:
-    """(position, position of the word whose address is wanted there) of the words that say so."""
-    starts = list(itertools.accumulate((len(r.words) for r in program.records), initial=0))
-    found = []
-    for start, record in zip(starts, program.records, strict=False):
-        for k, word in enumerate(record.words):
-            if word.startswith("place"):
-                match = re.fullmatch(r"place (\d+) (\d+)", word)
-                number, place = map(int, match.groups()) if match else (-1, 0)
-                if not (0 <= number < len(program.records) and place < len(program.records[number].words)):
-                    raise report(ParseError, f"the program is damaged: {word!r} is not a place")
-                found.append((start + k, starts[number] + place))
-    return found
-
-
-def _told_sizes(program: Program) -> list[tuple[str, int, int, dims.Size, int]]:
-    """Which axis of which feed tells each named dim, in the order in which they can be found: (name, feed, axis, rest, factor)
-    where the axis has the size factor * name + rest.
-    """
-    axes = [(k, axis, dim) for k, spec in enumerate(program.feeds) for axis, dim in enumerate(spec.shape)]
-    found: dict[str, tuple[str, int, int, dims.Size, int]] = {}
-    for k, axis, dim in axes:
-        if dim.isidentifier():
-            found.setdefault(dim, (dim, k, axis, 0, 1))
-    waiting = [(k, axis, dims.parse(dim)) for k, axis, dim in axes if not dim.isidentifier() and not dim.isdecimal()]
-    while True:
-        for k, axis, size in waiting:
-            unknown = [n for n in dims.names(size) if n not in found]
-            factor = dict(size.terms).get((unknown[0],)) if len(unknown) == 1 and isinstance(size, dims.Dim) else None
-            rest = size - dims.name(unknown[0]) * factor if factor else size
-            if factor and unknown[0] not in dims.names(rest):
-                found[unknown[0]] = unknown[0], k, axis, rest, factor
-                break
-        else:
-            return list(found.values())
-
-
-def _binder(program: Program):
-    """A generated function from the feeds' shapes to the sizes of the named dims; None where they do not fit."""
-    names = {*program.names, "max", "min"}
-    lines = [f"def bind({', '.join(f's{k}' for k in range(len(program.feeds)))}):"]
-    for k, spec in enumerate(program.feeds):
-        sizes = [f"d{k}_{axis}, " for axis in range(len(spec.shape))]
-        lines.append(f"    {''.join(sizes)} = s{k}" if sizes else f"    () = s{k}")
-    found = _told_sizes(program)
-    plain = {(k, axis) for _, k, axis, rest, factor in found if not rest and factor == 1}
-    checks = [f"d{k}_{axis} == {_checked(dim, names)}" for k, spec in enumerate(program.feeds)
-              for axis, dim in enumerate(spec.shape) if (k, axis) not in plain]
-    for name, k, axis, rest, factor in found:
-        value = f"d{k}_{axis}" if (k, axis) in plain else f"(d{k}_{axis} - ({_checked(str(rest), names)})) // {factor}"
-        lines.append(f"    {_checked(name, names)} = {value}")
-        checks += [f"n_{name} >= 0"] if rest else []
-    checks += [f"{_checked(a, names)} == {_checked(b, names)}" for a, b, _ in program.equations]
-    missing = [n for n in program.names if n not in [name for name, *_ in found]]
-    if missing:
-        raise report(FeedError, f"no feed tells the size of {', '.join(missing)}",
-                     [(s.name, _spec_text(s)) for s in program.feeds],
-                     "a named dim must be an axis of a tensor that is fed")
-    lines.append(f"    return ({''.join(f'n_{n}, ' for n in program.names)}) if {' and '.join(checks) or 'True'} else None")
-    space = {"max": max, "min": min, "__builtins__": {}}
-    exec("\n".join(lines), space)
-    return space["bind"]
-
-
 # texts -------------------------------------------------------------------------------------------------------------------
 
 
-def _spec_text(spec: ArraySpec) -> str:
-    return f"{spec.name}: {spec.dtype}[{','.join(spec.shape)}]" + (f"  made at {spec.location}" if spec.location else "")
-
-
 def _shape_error(spec: ArraySpec, array: np.ndarray, rule: str = "", other: ArraySpec | None = None):
-    operands = [("tensor", _spec_text(spec))] + ([("with", _spec_text(other))] if other else [])
+    operands = [("tensor", spec_text(spec))] + ([("with", spec_text(other))] if other else [])
     expected = ", ".join(spec.shape) + ("," if len(spec.shape) == 1 else "")
     return report(FeedError, f"the value of shape {array.shape} does not fit {spec.name!r} of shape ({expected})", operands,
                   rule or f"rank {array.ndim} != {len(spec.shape)}")

@@ -5,50 +5,61 @@ within the block relative to its start; an instance is a copy, a few slices, and
 """
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 
 from graphc.errors import ParseError, report
 from graphc.program import Program, array_dtype
 from graphc.runtime import driver
+from graphc.runtime.formulas import Words
 from graphc.runtime.layout import TRIAL_PERIOD, ArgumentFlag, ArgumentWord, FrameWord, RecordFlag, RecordWord
 
 RUNS_ALONE = 32
+BLANKS, BLANK_WORDS = 8, 4096   # frames made in advance, and words of all together at most
+KEPT_PATTERNS = 64      # of records that one thread does alone: sizes that are near have one and the same
 CONTROL = {k: int(RecordFlag[k.upper()]) for k in ("loop", "next", "unless", "jump", "meet")}
 CONTROL |= {k: int(RecordFlag.SHARE) | CONTROL[kind] for k, kind in (("share", "loop"), ("part", "next"), ("join", "meet"))}
 CONTROL_FLAGS = int(RecordFlag.LOOP | RecordFlag.NEXT | RecordFlag.UNLESS | RecordFlag.JUMP | RecordFlag.MEET)
 
 
 class Template:
-    """The block of a program. `positions` (of feeds, outputs, slots, run number and error slot in the argument table) come
-    from the executor's layout.
-    """
+    """The block of a program."""
 
-    def __init__(self, program: Program, addresses: Mapping[str, int], positions, counter: int, access: int, writes: bool):
+    def __init__(self, program: Program, addresses: Mapping[str, int], words: Words, counter: int, access: int, writes: bool):
+        """addresses: of kernels; counter, access: addresses as FrameWord has them."""
         feeds, outputs = program.feeds, program.outputs
         ranks = [len(s.shape) for s in (*feeds, *outputs)]
-        patches = [*positions.feed_words, *positions.output_words]
-        count = sum(len(r.words) for r in program.records)
+        patches = [*words.feeds, *words.outputs]
         self.rows = int(FrameWord.SIZE)
         self.descriptors = self.rows + RecordWord.SIZE * len(program.records)
-        self.dims = self.descriptors + ArgumentWord.SIZE * len(ranks)
-        patch_start = self.dims + sum(ranks)
-        self.table = patch_start + sum(map(len, patches))
-        self.end = self.table + count
+        self.table = self.descriptors + ArgumentWord.SIZE * len(ranks)
+        dims = self.table + len(words.fixed)
+        patch_start = dims + len(words.fixed_dims)
+        self.end = patch_start + sum(map(len, patches))
         self.block = np.zeros(self.end, np.int64)
+        self.block[self.table:patch_start] = words.fixed + words.fixed_dims
         self.inner: list[int] = []      # words that hold a place in the block: they get its address added
         self.keep: list = []
         self._records(program, addresses)
-        self._arguments([array_dtype(s.dtype) for s in (*feeds, *outputs)], ranks, patches, patch_start, len(feeds))
+        self._arguments([array_dtype(s.dtype) for s in (*feeds, *outputs)], ranks, patches, dims, patch_start, len(feeds))
         self._frame(len(program.records), len(ranks), counter, access, writes)
+        for word in words.runs:
+            self._point(self.table + word, int(FrameWord.RUN))
+        for word, place in words.places:
+            self._point(self.table + word, self.table + place)
+        for word in (FrameWord.SPAN, *(self.table + s for s in words.spans)):
+            self.block[word] = 8 * self.end
         self.relocated = np.array(self.inner, np.intp)
-        self.slot_words = np.array(positions.slot_words, np.intp) + self.table
-        self.run_words = np.array(positions.run_words, np.intp) + self.table
-        self.error_words = np.array(positions.error_words, np.intp) + self.table
-        places = np.array(positions.places, np.intp).reshape(-1, 2) + self.table
-        self.place_words, self.places = places[:, 0], 8 * places[:, 1]
-        self.span_words = np.array(positions.span_words, np.intp) + self.table
+        self.varying = np.array([self.table + v for v in words.varying] + [
+            FrameWord.BUSY_AT, FrameWord.THREADS, FrameWord.RELEASE_GIL, FrameWord.TRIAL, FrameWord.TEAM_TIME,
+            *range(self.rows + RecordWord.FLAGS, self.descriptors, RecordWord.SIZE),
+            FrameWord.ERROR, *(self.table + e for e in words.errors)], np.intp)
+        self.error_count = 1 + len(words.errors)
+        self.flags_for = lru_cache(KEPT_PATTERNS)(self._flags)
+        self.made = 0
+        self.blanks: dict[int, list[tuple[driver.Frame, Callable]]] = {}
 
     def _point(self, word: int, place: int) -> None:
         self.block[word] = 8 * place
@@ -75,8 +86,7 @@ class Template:
                 self.spans[k] = record.target
             self.has_shares |= record.kind == "share"
 
-    def _arguments(self, dtypes: Sequence[np.dtype], ranks, patches, patch_start: int, feeds: int) -> None:
-        dims, at = self.dims, patch_start
+    def _arguments(self, dtypes: Sequence[np.dtype], ranks, patches, dims: int, at: int, feeds: int) -> None:
         for k, (dtype, rank, places) in enumerate(zip(dtypes, ranks, patches, strict=True)):
             row = self.descriptors + ArgumentWord.SIZE * k
             self.keep.append(dtype)
@@ -100,40 +110,44 @@ class Template:
         self.block[FrameWord.ACCESS] = access
         self.block[FrameWord.WRITES] = writes
 
-    def instance(self, words: Sequence[int], sizes: Sequence[int], arena: int, busy: int, error: int, serial: Sequence[bool],
-                 threads: int, *, alone_first: bool, release_gil: bool, keep: tuple) -> np.ndarray:
-        """The frame for one set of sizes.
+    def instance(self, values: list[int], busy: int, error: int, flags: list[int], threads: int, *, alone_first: bool,
+                 release_gil: bool, keep: tuple) -> tuple[driver.Frame, Callable]:
+        """The frame for one set of sizes, and the bound call of it that asks for the variables.
 
-        words: the argument table, slots relative to the arena; sizes: the dims of all array arguments; busy, error: addresses
-        of the busy word and the error slot that go with the arena; serial: which records one thread does alone; alone_first:
-        try other threads only after some runs, since waking them costs as much as a short run.
+        values: those of `Words.values`; busy, error: addresses of the busy word and the error slot that go with the arena;
+        flags: by `flags_for`; alone_first: try other threads only after some runs, since waking them costs as much as a short
+        run.
         """
-        block = self.block.copy() if threads == 1 or not self.has_shares else np.resize(self.block, self.end * threads)
-        address = block.ctypes.data
-        block[self.relocated] += address
-        block[self.table:self.end] = words
-        block[self.span_words] = block[FrameWord.SPAN] = 8 * self.end
-        block[self.slot_words] += arena
-        block[self.run_words] = address + 8 * int(FrameWord.RUN)
-        block[self.error_words] = block[FrameWord.ERROR] = error
-        block[self.place_words] = self.places + address
-        block[FrameWord.BUSY_AT] = busy
-        block[self.dims:self.dims + len(sizes)] = sizes
-        block[self.rows + RecordWord.FLAGS:self.descriptors:int(RecordWord.SIZE)] = self.flags_for(serial)
-        block[FrameWord.THREADS] = threads
-        block[FrameWord.RELEASE_GIL] = release_gil
-        if alone_first:
-            block[FrameWord.TRIAL], block[FrameWord.TEAM_TIME] = TRIAL_PERIOD - RUNS_ALONE, 1
-        frame = block[:int(FrameWord.SIZE)].view(driver.Frame)
-        frame.keep = (block, self.keep, keep)
-        return frame
+        copies = threads if self.has_shares else 1
+        blanks = self.blanks.get(copies) or self._prepare(copies)
+        frame, call = blanks.pop()
+        trial, team_time = (TRIAL_PERIOD - RUNS_ALONE, 1) if alone_first else (0, 0)
+        frame[self.varying] = [*values, busy, threads, release_gil, trial, team_time, *flags, *[error] * self.error_count]
+        frame.keep = (self.keep, keep)
+        return frame, call
 
-    def flags_for(self, serial: Sequence[bool]) -> list[int]:
-        """The records' flags, where one thread does those of `serial` alone. A loop of nothing else it runs by itself; of one
-        that is shared out each thread does its share.
+    def _prepare(self, copies: int) -> list[tuple[driver.Frame, Callable]]:
+        """Frames with bound calls that wait for a size: one for the first, since most programs see no other. Then several: to
+        make one for each new size, with cold caches, takes as long as a short run.
+
+        copies: of the words, for threads that share loops out.
+        """
+        count = max(1, min(BLANKS, BLANK_WORDS // self.end)) if self.made else 1
+        rows = np.zeros((count, self.end * copies), np.int64)
+        rows[:, :self.end] = self.block
+        rows[:, self.relocated] += rows.ctypes.data + rows.strides[0] * np.arange(count)[:, None]
+        frames = [row.view(driver.Frame) for row in rows]
+        self.made += count
+        self.blanks[copies] = [(frame, driver.bind(frame)) for frame in frames]
+        return self.blanks[copies]
+
+    def _flags(self, serial: tuple[bool, ...]) -> tuple[list[int], bool]:
+        """The records' flags, where one thread does those of `serial` alone, and whether it does everything alone. A loop of
+        nothing else it runs by itself; of one that is shared out each thread does its share.
         """
         own = int(RecordFlag.SERIAL)
         flags = [f | own if s and not f & CONTROL_FLAGS else f for f, s in zip(self.flags, serial, strict=True)]
+        alone = all(f & (own | CONTROL_FLAGS) for f in flags)
         end = 0
         for start, stop in self.spans.items():
             if flags[start] & RecordFlag.SHARE:
@@ -142,4 +156,4 @@ class Template:
                 flags[start] |= own
                 flags[stop] |= own | int(RecordFlag.BARRIER | RecordFlag.MAY_FAIL)
                 end = stop
-        return flags
+        return flags, alone
