@@ -7,7 +7,6 @@ Importing graphc imports neither Numba nor llvmlite; they come with the first ru
 # ruff: noqa: F401, I001  (this file only hands names on; one name a line would make it a page of its own)
 from graphc import bitwise, contrib, data, dtypes, errors, image, initializers, linalg, losses, math, mixed_precision, nn
 from graphc import quantization, random, train
-from graphc.compiler import num_threads, set_num_threads
 from graphc.config import options
 from graphc.control import (
     GraphKeys,
@@ -120,7 +119,7 @@ from graphc.ops.grad import AggregationMethod, UnconnectedGradients, gradients
 from graphc.placeholders import placeholder, placeholder_with_default
 from graphc.scopes import AUTO_REUSE, VariableScope, get_variable, get_variable_scope, variable_scope
 from graphc.slices import IndexedSlices
-from graphc.session import InteractiveSession, Session, get_default_session
+from graphc.session import InteractiveSession, Session, get_default_session, num_threads, set_num_threads
 from graphc.variable import Variable
 
 __version__ = "0.1.0"

@@ -343,21 +343,6 @@ def _handle(node: Node) -> Node:
     return node.attrs["variable"].handle
 
 
-def set_num_threads(count: int | None) -> None:
-    """Threads that a run may use from now on, the caller's included; None: as many as the machine lends to this process.
-
-    Results do not depend on it. Raises ValueError for anything but a whole number from 1, or None.
-    """
-    from graphc.runtime import threads
-    threads.set_num_threads(count)
-
-
-def num_threads() -> int:
-    """Threads that a run may use."""
-    from graphc.runtime import threads
-    return threads.num_threads()
-
-
 def compile_graph(store, fetches: Sequence[Node], feeds: Sequence[Node], arrays: Sequence[np.ndarray] | None) -> Compiled:
     """The program that computes `fetches` from `feeds`; `arrays` are the first feeds, if there are any, for the value check."""
     name = _program_name(fetches)

@@ -1,25 +1,28 @@
-"""`Session`: compiles what is fetched, keeps the variables, runs programs as transactions."""
+"""`Session`: compiles what is fetched, keeps the variables, runs programs as transactions.
+
+What compiles and runs is imported with the first session: importing graphc is to be quick.
+"""
 from __future__ import annotations
 
 import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphc.compiler import Compiled, compile_graph
 from graphc.config import memory_size, options
 from graphc.errors import FeedError, SessionError, StateError, report
 from graphc.feeds import feed_array, spread
 from graphc.fetches import LEAVES, Run, nest_key
 from graphc.ir.container import Graph, get_default_graph
 from graphc.ir.node import OPERATORS, Node
-from graphc.memory import Memory
-from graphc.runtime.access import Access
-from graphc.runtime.memory import aligned
-from graphc.steps import run_many
 from graphc.variable import Variable
+
+if TYPE_CHECKING:
+    from graphc.compiler import Compiled
+    from graphc.memory import Memory
 
 _defaults = threading.local()
 
@@ -41,6 +44,7 @@ class Store:
     """
 
     def __init__(self, budget: int | None):
+        from graphc.runtime.access import Access
         self.budget = budget
         self.arrays: dict[Node, np.ndarray] = {}
         self.initialised: set[Node] = set()
@@ -50,6 +54,7 @@ class Store:
     def array(self, handle: Node) -> np.ndarray:
         """The memory of a variable, made when first asked for; its content counts only once it is initialised."""
         if handle not in self.arrays:
+            from graphc.runtime.memory import aligned
             self.arrays[handle] = aligned(tuple(handle.type.shape), handle.type.dtype.numpy)[0]
         return self.arrays[handle]
 
@@ -149,6 +154,7 @@ class Session:
         before an error or Ctrl-C wrote is kept; the error says which step it was. A graph with host ops, and an iterable,
         are run step by step, with the same results.
         """
+        from graphc.steps import run_many
         return run_many(self, fetches, data, batch_size, steps, shuffle, seed, drop_remainder, feed_dict, progress)
 
     def memory(self, fetches, feed_list=()) -> Memory:
@@ -198,6 +204,7 @@ class Session:
 
     def compiled(self, fetches: tuple[Node, ...], feeds: tuple[Node, ...], arrays: Sequence[np.ndarray] | None) -> Compiled:
         """The compiled program of fetched and fed tensors."""
+        from graphc.compiler import compile_graph
         key = (fetches, feeds)
         store = self.store
         with store.access.preparing:
@@ -258,6 +265,21 @@ def _leave(session: Session) -> None:
         if stack[k] is session:
             del stack[k]
             return
+
+
+def set_num_threads(count: int | None) -> None:
+    """Threads that a run may use from now on, the caller's included; None: as many as the machine lends to this process.
+
+    Results do not depend on it. Raises ValueError for anything but a whole number from 1, or None.
+    """
+    from graphc.runtime import threads
+    threads.set_num_threads(count)
+
+
+def num_threads() -> int:
+    """Threads that a run may use."""
+    from graphc.runtime import threads
+    return threads.num_threads()
 
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()

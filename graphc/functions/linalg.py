@@ -1,8 +1,6 @@
 """Public products: matmul, einsum, tensordot and what follows from them, all on the contraction ops."""
 from __future__ import annotations
 
-import string
-
 from graphc.errors import ArgumentError, ShapeError, report
 from graphc.functions import arrays
 from graphc.functions.sizes import as_axis
@@ -10,6 +8,8 @@ from graphc.ir.node import OPERATORS, Node, as_node, dtype_of, is_tensor
 from graphc.ops.contract import contract, matmul_to
 from graphc.ops.movement import reshape_to, transpose_to
 from graphc.ops.reduce import reduce_sum
+
+LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"  # of einsum
 
 
 def _both(a, b, what: str) -> tuple[Node, Node]:
@@ -40,7 +40,7 @@ def matvec(a, b, transpose_a=False, name=None) -> Node:
 
 def _letters(rank: int, taken: str = "") -> str:
     """`rank` labels that are not in `taken`."""
-    free = [c for c in string.ascii_letters if c not in taken]
+    free = [c for c in LETTERS if c not in taken]
     if len(free) < rank:
         raise report(ArgumentError, "too many axes for one contraction", rule=f"{rank} labels needed")
     return "".join(free[:rank])

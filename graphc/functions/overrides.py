@@ -1,7 +1,6 @@
 """TensorFlow 1's way to give ops other gradients: functions registered by name, and a map from ops to them."""
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -57,6 +56,7 @@ def op_of_type(name: str) -> Op:
     by_name = {op.name.replace("_", ""): op for op in OPS.values()}
     found = by_name.get(wanted.lower().replace("_", ""))
     if found is None:
+        import difflib
         near = difflib.get_close_matches(name.lower(), by_name, 3)
         raise report(ArgumentError, f"gradient_override_map: there is no op {name!r}",
                      rule=f"the nearest are {', '.join(by_name[n].name for n in near)}" if near else "",
