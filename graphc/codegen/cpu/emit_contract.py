@@ -5,7 +5,7 @@ from functools import partial
 
 from graphc.codegen.cpu.bodies import HELPERS, Body, make_body, place
 from graphc.codegen.cpu.source import KernelSource, Skeleton
-from graphc.codegen.kernel import ContractKernel, Operand, Packing
+from graphc.codegen.kernel import ContractKernel, Load, Operand, Packing, Store
 from graphc.ir.types import BY_SHORT
 
 
@@ -61,7 +61,8 @@ def emit_contract(kernel: ContractKernel, lanes: int) -> KernelSource:
         s.open("else:")
     s.line(f"tile({', '.join(arguments)})")
     source = s.source(HELPERS)
-    source.text = source.text.replace("\n\ndef kernel(", f"\n\n{epilogue.text()}\n\ndef kernel(", 1)
+    text = f"{epilogue.text()}\n\n{_ahead(kernel).text()}"
+    source.text = source.text.replace("\n\ndef kernel(", f"\n\n{text}\n\ndef kernel(", 1)
     source.tiles["tile"] = partial(_make_tile, kernel, kernel.rows, kernel.vectors, lanes)
     if single:
         source.tiles["tile_one_row"] = partial(_make_tile, kernel, 1, kernel.vectors, lanes)
@@ -73,12 +74,26 @@ def emit_contract(kernel: ContractKernel, lanes: int) -> KernelSource:
 def _make_tile(kernel: ContractKernel, rows: int, vectors: int, lanes: int, space):
     from graphc.codegen.cpu.tile import product_tile
     stored, masked = (kernel.a.access.dtype, kernel.b.access.dtype), not kernel.b.packing
-    return product_tile(rows, vectors, lanes, kernel.dtype, stored, masked, space["epilogue"])
+    return product_tile(rows, vectors, lanes, kernel.dtype, stored, masked, space["epilogue"], space["ahead"])
 
 
 def _epilogue(kernel: ContractKernel) -> Body:
     integers = ["m", "n", *(a for a, _ in kernel.batch), *kernel.buffers, *kernel.sizes, "error", "record"]
     return make_body("epilogue", kernel.epilogue, "n", integers, ["acc", "mask"], [])
+
+
+def _ahead(kernel: ContractKernel) -> Body:
+    """Asks for the lines of memory that the epilogue will touch row by row: mostly they are in no near cache."""
+    lines: dict[str, bool] = {}
+    for statement in kernel.epilogue:
+        if isinstance(statement, Load | Store) and not statement.index:
+            access = statement.access
+            if access.stride("n") == 1 and access.stride("m") != 0:
+                at = f"{access.dtype}({access.buffer}, {place(access.offset, access.strides)}"
+                lines[at] = lines.get(at, False) or isinstance(statement, Store)
+    integers = ["m", "n", *(a for a, _ in kernel.batch), *kernel.buffers, *kernel.sizes]
+    return make_body("ahead", (), "n", integers, [], [], masked=False,
+                     last=[f"prefetch_{at}{', True' if written else ''})" for at, written in lines.items()])
 
 
 def _address(operand: Operand, free: str) -> str:

@@ -15,7 +15,7 @@ def functions(t):
     """{"load_f32": ..., ...} for all dtypes."""
     table = {}
     for name, dtype in (DTYPES | HALVES).items():
-        for function in (load, store, stream, broadcast, strided, scatter_strided, gather, store_lane):
+        for function in (load, store, stream, broadcast, strided, scatter_strided, gather, store_lane, prefetch):
             table[f"{function.__name__}_{name}"] = partial(function, t, dtype)
     return table
 
@@ -125,6 +125,11 @@ def store_lane(t, dtype, address, index, value):
     """Write lane 0 as one scalar."""
     scalar = t.builder.extract_element(_to_memory(t, dtype, value), I32(0))
     t.builder.store(scalar, element(t, dtype, address, index)).align = dtype.item_bytes
+
+
+def prefetch(t, dtype, address, index, write=False):
+    """Bring the line of an element to the first cache, to be read, or written. Any address will do."""
+    t.call("llvm.prefetch.p0", ir.VoidType(), [element(t, dtype, address, index), I32(int(write)), I32(3), I32(1)])
 
 
 def gather_bytes(t, dtype, address, offsets):

@@ -16,6 +16,7 @@ from graphc.codegen.cpu.simd import DTYPES, Int, Tracer, Vector
 from graphc.codegen.cpu.simd_core import HALVES, I64, POINTER, broadcast
 
 K_BLOCK = 1024  # products that are summed before the sum is added to the total
+AHEAD = 64      # products in a sum from which on what its epilogue touches comes to the cache meanwhile
 
 
 class _Loop:
@@ -72,9 +73,18 @@ class Tile:
     def at_a(self, base, index):
         return self.builder.gep(base, [index], source_etype=self.element_a)
 
-    def emit(self, a, a_row, a_k, b, b_k, k, rows_live, columns_live, epilogue: Callable[[int, int, Vector, Vector], None]):
-        """The tile at addresses a and b; rows and columns beyond the live ones are computed from valid memory, not stored."""
+    def emit(self, a, a_row, a_k, b, b_k, k, rows_live, columns_live, epilogue: Callable[[int, int, Vector, Vector], None],
+             ahead: Callable[[int, int], None] | None = None):
+        """The tile at addresses a and b; rows and columns beyond the live ones are computed from valid memory, not stored.
+
+        ahead: asks for the memory that the epilogue of a row and vector will touch.
+        """
         build = self.builder
+        if ahead is not None:
+            with build.if_then(build.icmp_signed(">=", k, I64(AHEAD))):
+                for r in range(self.rows):
+                    for v in range(self.vectors):
+                        ahead(r, v)
         a, b = (build.inttoptr(x, POINTER) for x in (a, b))
         row_a = [self.at_a(a, build.mul(a_row, self.clamped(r, rows_live))) for r in range(self.rows)]
         self.masks = [self.tracer.tail(Int(build.sub(columns_live, I64(v * self.lanes)), self.tracer))
@@ -164,13 +174,14 @@ class Tile:
         return self.builder.inttoptr(self.builder.add(total, I64(n * size)), POINTER)
 
 
-def product_tile(rows: int, vectors: int, lanes: int, dtype: str, stored: tuple[str, str], masked: bool, epilogue):
+def product_tile(rows: int, vectors: int, lanes: int, dtype: str, stored: tuple[str, str], masked: bool, epilogue, ahead):
     """Numba intrinsic tile(a, a_row, a_k, b, b_k, k, rows_live, columns_live, m, n, *others).
 
     epilogue: a traced function of (names among m, n and the others, acc, mask); called for each row and vector of the tile
-    with the coordinates of its first lane.
+    with the coordinates of its first lane. ahead: one of some of the names, which is called before all sums.
     """
     parameters = list(inspect.signature(epilogue).parameters)
+    asked = list(inspect.signature(ahead).parameters)
     others = [p for p in parameters if p not in ("m", "n", "acc", "mask")]
     names = ["a", "a_row", "a_k", "b", "b_k", "k", "rows_live", "columns_live", "m", "n", *others]
 
@@ -183,7 +194,11 @@ def product_tile(rows: int, vectors: int, lanes: int, dtype: str, stored: tuple[
             def run(r, v, acc, mask):
                 known = {"m": m + r, "n": n + v * lanes, "acc": acc, "mask": mask, **given}
                 tile.tracer.run(epilogue, [known[p] for p in parameters])
-            tile.emit(*values[:8], run)
+
+            def ask(r, v):
+                known = {"m": m + r, "n": n + v * lanes, **given}
+                tile.tracer.run(ahead, [known[p] for p in asked])
+            tile.emit(*values[:8], run, ask if asked else None)
             return context.get_dummy_value()
         return types.void(*[types.intp] * len(names)), codegen
 
