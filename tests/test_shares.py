@@ -6,10 +6,14 @@ import pytest
 
 import graphc as tf
 from graphc import nn
+from graphc.codegen.build import lower
+from graphc.codegen.inplace import may_overwrite
+from graphc.codegen.kernel import Access, Load, LoopKernel, Store
+from graphc.codegen.lower import Buffer, Call
 from graphc.compiler import captured, fed_variables
 from graphc.ir.interpreter import interpret
 from graphc.passes.manager import run_passes
-from graphc.passes.pipeline import SEMANTICS
+from graphc.passes.pipeline import PIPELINE, SEMANTICS
 from graphc.testing.compiled import CompiledGraph
 
 COUNTS = 1, 2, 5    # threads; of a few parts five threads leave some without any
@@ -62,6 +66,32 @@ def test_recurrent_layers_of_a_named_batch(cell, dtype, scans):
     rng = np.random.default_rng(0)
     for size in (1, 2, 7, 100, 0):
         pair.check([rng.standard_normal((size, 6, 5)), rng.integers(0, 7, size)], 1e-4 if dtype is tf.float32 else 1e-10)
+
+
+def test_a_loop_stacks_in_the_memory_of_what_it_reads_for_the_last_time():
+    x = tf.placeholder(tf.float32, ["N", 6, 5])
+    y = nn.dynamic_rnn(cells.LSTMCell(64), x, dtype=tf.float32)[0]
+    weights = tf.trainable_variables()
+    graph = captured("test", tf.gradients(tf.reduce_sum(y * y), weights), [x])
+    _, plan = lower(run_passes(graph, PIPELINE))
+    (sums, projected), (gradients, below) = plan.aliases.items()
+    assert projected is below and sums.bytes == gradients.bytes == projected.bytes, "forward and backward, in one memory"
+
+
+@pytest.mark.parametrize(("rows", "columns", "stride", "starts", "fits"), [
+    (9, 4, 12, (0, 4, 8), True), (9, 4, 12, (8, 0, 4), True), (9, 5, 12, (0, 4, 8), False), (9, 4, 11, (0, 4, 8), False),
+    (9, 4, 12, (0, 4, 9), False), (1, 4, 12, (0, 4), True)])
+def test_a_kernel_may_overwrite_parts_of_rows_that_do_not_meet(rows, columns, stride, starts, fits):
+    old, new = Buffer("old", 999), Buffer("new", 999)
+    strides = (("p0", stride), ("p1", 1))
+    loads = tuple(Load(f"v{k}", Access("a0", "f32", strides, s)) for k, s in enumerate(starts))
+    stores = tuple(Store(f"v{k}", Access("a1", "f32", strides, s)) for k, s in enumerate(starts))
+
+    def may(*statements):
+        kernel = LoopKernel("test", ("a0", "a1"), (), (("p0", rows), ("p1", columns)), (), "p1", statements, (), 4)
+        return may_overwrite([Call(kernel, (old, new), (), frozenset([old]), frozenset([new]))], old, new)
+    assert may(*loads, *stores) is fits
+    assert not may(*stores, *loads), "what is read must not have been written"
 
 
 def test_a_static_batch_whose_size_is_also_a_width():

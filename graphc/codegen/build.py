@@ -15,6 +15,7 @@ from pathlib import Path
 from graphc.codegen.arena import threads_times
 from graphc.codegen.control import Part, Row, times
 from graphc.codegen.copies import copy_call
+from graphc.codegen.cuts import Rest
 from graphc.codegen.kernel import ContractKernel, Kernel, LoopKernel, RecurrenceKernel, WindowKernel, kernel_text
 from graphc.codegen.lower import Buffer, Call, Target
 from graphc.codegen.plan import Control, Plan, Planner, Record
@@ -196,7 +197,7 @@ def _place(location: Location | None) -> str:
     return f"#{location.number}" if isinstance(location, Place) else str(location or "")
 
 
-Words = list[Buffer | str]      # of a record's table: buffers stand for their addresses
+Words = list[Buffer | Rest | str]   # of a record's table: buffers stand for their addresses
 
 
 def _records(plan: Plan) -> tuple[list[RecordSpec], list[FailureSpec], list[int]]:
@@ -205,7 +206,9 @@ def _records(plan: Plan) -> tuple[list[RecordSpec], list[FailureSpec], list[int]
     failures: list[FailureSpec] = []
     drawn: list[int] = []
 
-    def word(size: Size) -> str:
+    def word(size: Size) -> str | Rest:
+        if isinstance(size, Rest):
+            return size
         if not isinstance(size, Drawn):
             return f"= {size}"
         if size not in drawn:
@@ -233,7 +236,8 @@ def _records(plan: Plan) -> tuple[list[RecordSpec], list[FailureSpec], list[int]
         tables.append(words)
     _add_moves(plan, tables)
     where = _places(plan)
-    texts = [tuple(w if isinstance(w, str) else where.get(w, "row") for w in words) for words in tables]
+    texts = [tuple(w if isinstance(w, str) else where.get(w, "row") if isinstance(w, Buffer) else "row" for w in words)
+             for words in tables]
     return [_record(record, words) for record, words in zip(plan.records, texts, strict=True)], failures, drawn
 
 
@@ -274,9 +278,12 @@ def _add_moves(plan: Plan, tables: list[Words]) -> None:
                 if isinstance(word, Row) and word in rows:
                     moves += [f"place {inner} {k}", word.whole]
                     if isinstance(word, Part):
-                        moves += [f"= {size}" for size in (word.outer, word.inner, word.step, word.most)]
+                        moves += [f"= {size}" for size in (word.outer, word.inner, word.step, word.whole.bytes)]
                     else:
                         moves.append(f"= {word.step}")
+                elif isinstance(word, Rest) and start.loop.shares is not None:
+                    part, whole = word.step, word.whole
+                    moves += [f"place {inner} {k}", f"= {whole}", "= 0", "= 0", f"= {-part}", f"= {part - whole}"]
         if start.loop.shares is None:
             tables[number] += [f"= {len(moves) // MOVE_WORDS}", *moves]
         else:

@@ -166,7 +166,7 @@ class _Chain:
     def part(self, buffer: Buffer, steps: Steps) -> Part:
         outer, inner, step = (0, 0, *steps)[-LEADS - 1:]
         size = self.cut.part * step if step != 0 else buffer.bytes
-        return Part(buffer, size, outer, inner, self.cut.part * step, self.cut.most * step)
+        return Part(buffer, size, outer, inner, self.cut.part * step)
 
     def fits_in_place(self, scores: Buffer) -> bool:
         """Whether the weights may be made in the memory of the scores: once a weight, or what becomes one, is stored, the

@@ -35,9 +35,9 @@ class Row(Buffer):
 class Part(Row):
     """The part of `whole` that an iteration of a loop that is shared out works on: see `runtime.layout.PartWord`."""
 
-    def __init__(self, whole: Buffer, size: Size, outer: Size, inner: Size, step: Size, most: Size):
+    def __init__(self, whole: Buffer, size: Size, outer: Size, inner: Size, step: Size):
         super().__init__(f"{whole.name}_part", size, whole, step)
-        self.outer, self.inner, self.most = outer, inner, most
+        self.outer, self.inner = outer, inner
 
 
 @dataclass(frozen=True)

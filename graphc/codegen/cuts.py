@@ -11,11 +11,21 @@ from dataclasses import dataclass, replace
 from graphc.codegen.kernel import Access, ContractKernel, Coordinate, Int, Load, LoopKernel, Operand, Store, statements
 from graphc.codegen.lower import THREADS, Buffer, Call
 from graphc.ir import dims
-from graphc.ir.dims import Size
+from graphc.ir.dims import Dim, Size
 from graphc.ir.types import BY_SHORT
 
 LEAST_ROWS = 4      # of a part: fewer take about as long
 Steps = tuple[Size, ...]        # bytes from one place to the next along each axis of a cut
+
+
+class Rest(Dim):
+    """The size of the part of `whole` that an iteration works on: `step`, but of the last part what is left of `whole`."""
+
+    __slots__ = ("step", "whole")
+
+    def __init__(self, step: Size, whole: Size):
+        super().__init__(dict(step.terms) if isinstance(step, Dim) else {(): step})
+        self.step, self.whole = step, whole
 
 
 class NotCut(Exception):
@@ -24,20 +34,20 @@ class NotCut(Exception):
 
 @dataclass(frozen=True)
 class Cut:
-    """`axes`: the sizes of the axes, outermost first; the last one is cut into parts of the size `part`."""
+    """`axes`: the sizes of the axes, outermost first; the last one is cut into parts of the size `part` and a rest."""
 
     axes: tuple[Size, ...]
     part: Size
 
     @property
     def count(self) -> Size:
-        """The number of parts of the last axis. Where they do not fit it, the last one begins earlier."""
+        """The number of parts of the last axis."""
         return dims.floordiv(self.axes[-1] + self.part - 1, self.part)
 
-    @property
-    def most(self) -> Size:
-        """Where the last part begins."""
-        return self.axes[-1] - self.part
+    def size(self, rows: Size) -> Size:
+        """The size of a part where each place of the last axis stands for so many rows."""
+        step, whole = self.part * rows, self.axes[-1] * rows
+        return step if step == whole else Rest(step, whole)
 
 
 def part_size(size: Size, most: int) -> Size:
@@ -93,7 +103,7 @@ class _CutCall:
             else:
                 raise NotCut(f"{self.kernel.name} has no axis of size {axes[first]} there")
             steps = [dims.product(axes[k + 1:last]) * rest if first <= k < last else 0 for k in range(len(axes))]
-            found[name] = steps, self.cut.part * rest if last == len(axes) else 1
+            found[name] = steps, self.cut.size(rest) if last == len(axes) else 1
             first = last
         if first < len(axes):
             raise NotCut(f"{self.kernel.name} has too few axes")

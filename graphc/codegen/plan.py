@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from graphc.codegen.arena import Arena, Life
 from graphc.codegen.control import Branch, Loop, Step, root, without_copies
-from graphc.codegen.inplace import is_needless, late_last, may_overwrite
+from graphc.codegen.inplace import is_needless, late_last, may_overwrite, reusable_rows
 from graphc.codegen.lower import Buffer, Call, typical
 from graphc.codegen.order import thrifty
 from graphc.codegen.regions import Lowered
@@ -49,7 +49,8 @@ class Plan:
     slots      places in the arena, in bytes from its start; buffers whose lives do not meet may start at the same place.
     slot_of    buffer -> number of its place.
     feeds, variables, constants, outputs: buffers that live elsewhere. An output buffer is a fresh array for each run.
-    aliases    buffers of new values that are computed straight into their variables' memory -> the variables' buffers.
+    aliases    buffers of new values that are computed straight into their variables' memory -> the variables' buffers; stacks
+               of a loop that lie in a sequence's memory -> the buffer that is there.
     """
 
     records: list[Record | Control]
@@ -104,6 +105,7 @@ class Planner:
             else:
                 self.alias[source] = target
         order = [step for step in order if not is_needless(step, self.real)] + commits
+        self.reuse_rows(order, {*self.outside(), *outputs, RUN})
         lives = _Lives(self.real, {*self.outside(), *outputs, RUN})
         lives.walk(order)
         arena = Arena(lives.with_meetings(_Recorder(self.real, lambda a, b: a is b).run(order)))
@@ -166,6 +168,26 @@ class Planner:
             return "the old value is read elsewhere or later"
         at = next(k for k, step in enumerate(order) if value in step.writes)
         return "a kernel that comes later can fail" if any(step.may_fail for step in order[at:]) else ""
+
+    def reuse_rows(self, order: Sequence[Step], outside: set[Buffer]) -> None:
+        """Let a loop stack its values in the memory of a sequence that it reads for the last time: each row in that of the row
+        that it is made from. Threads that do their shares of a loop read nothing of each other's rows: a row is read by the one
+        call that writes the other.
+        """
+        for k, step in enumerate(order):
+            if not isinstance(step, Loop):
+                continue
+            loop, *others = sorted(step.body, key=lambda s: not isinstance(s, Loop)) if step.shares else [step]
+            for old, new in reusable_rows(loop, self.real) if isinstance(loop, Loop) else ():
+                before, after = self.real(old), self.real(new)
+                if before not in outside and after not in outside and after is root(new) and \
+                        not any(before in self.touched(s) for s in (*others, *order[k + 1:])) and \
+                        not any(after in self.touched(s) for s in (*others, *order[:k])):
+                    self.alias[after] = before
+
+    def touched(self, step: Step) -> set[Buffer]:
+        """The memory that a step reads and writes."""
+        return {self.real(b) for b in step.reads | step.writes}
 
     def real(self, buffer: Buffer) -> Buffer:
         """The memory behind a buffer."""

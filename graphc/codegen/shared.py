@@ -81,7 +81,7 @@ class _SharedScan:
         """The part of a buffer that an iteration works on."""
         if buffer not in self.moved:
             step, = steps
-            self.moved[buffer] = Part(buffer, self.cut.part * step, 0, 0, self.cut.part * step, self.cut.most * step)
+            self.moved[buffer] = Part(buffer, self.cut.part * step, 0, 0, self.cut.part * step)
         return self.moved[buffer]
 
     def move(self, inner: Loop, known: dict[Buffer, Steps]) -> None:
@@ -98,7 +98,7 @@ class _SharedScan:
         """Copies of the loop variables from, or to, a part of what lies outside."""
         found: list[Step] = []
         for buffer, state, type_ in zip(outside, states, self.types, strict=False):
+            copy = raw_copy(type_, *((buffer, state) if into else (state, buffer)))
             part = self.part(buffer, (self.row_bytes(type_),))
-            shape = type_.with_shape((self.cut.part, *type_.shape[1:]))
-            found.append(raw_copy(shape, *((part, state) if into else (state, part))))
+            found += with_buffers(cut_calls([copy], self.cut, {}, {buffer}), {buffer: part})
         return found
