@@ -31,6 +31,7 @@ SCATTERED = 6.0     # how much dearer an element is that lanes write one by one,
 COPIED = 4.0        # and an element of an operand that is copied first
 NEAR = 48 << 10     # bytes that a tile may read before the next tile reads much of the same
 MANY = 2048         # a sum of fewer terms is made at once
+SHORT = 8           # vectors along an axis
 LARGE = 512         # what an unknown size counts as
 
 
@@ -295,10 +296,15 @@ class WindowLowering:
             parameters.size(m, keep=(1,)), parameters.size(n, keep=(1,)), sums, places[0], free[0], places[1], free[1], rows,
             vectors, choice.lanes is not None, isinstance(n, int) and n % width == 0, tuple(epilogue),
             8 if self.dtype.size == 8 else 4, next((self.bounded.index(w) for w in crossed), -1), chunk,
-            parameters.buffer(totals, write=True) if chunk else "", choice.paired, bool(parameters.failures))
+            parameters.buffer(totals, write=True) if chunk else "", choice.paired, self.is_short(choice.lanes),
+            bool(parameters.failures))
         kernel = replace(kernel, buffers=parameters.buffer_names, sizes=parameters.size_names)
         return parameters.call(kernel, operations=2 * dims.product(self.sizes[x] for x in (*self.out, *self.summed)),
                                location=self.line)
+
+    def is_short(self, lanes) -> bool:
+        """Whether a summed axis that lanes run along has few vectors: a loop over them would hardly start before it ends."""
+        return lanes is not None and typical(self.known(self.sizes[lanes])) <= SHORT * self.lanes
 
     def chunk(self, sums: Sequence[Sum], free: int, parameters: Parameters) -> int:
         """How many steps of the first sum a tile with `free` rows and columns takes before the next tile's turn; 0: all."""

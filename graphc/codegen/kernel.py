@@ -309,6 +309,7 @@ class WindowKernel:
     `dot` along the last of `sums`: then a tile has `vectors` elements of n, each the sum of a vector's lanes. Sums run over
     each axis in order, in blocks.
 
+    across  with `dot`, for each vector of the last of `sums` all others are walked, instead of the other way around.
     paired  A varies along n, too, one element after the other, as in a convolution of each channel by itself.
     full    n is a multiple of the tile.
     edge    number of the one span that varies along m, so that rows whose terms do not all exist are computed one at a time;
@@ -339,6 +340,7 @@ class WindowKernel:
     chunk: Int = 0
     totals: str = ""
     paired: bool = False
+    across: bool = False
     may_fail: bool = False
 
 
@@ -431,6 +433,7 @@ def _window_lines(kernel: WindowKernel) -> list[str]:
     loops = "".join(f"{a}<{n}, " for a, n in kernel.loops)
     lines = [f"  for {loops}m<{kernel.m}, n<{kernel.n}: acc = sum over k of a * b"
              f"  # tile {kernel.rows}x{kernel.vectors} {'sums of vectors' if kernel.dot else 'vectors'}"
+             + (", a vector of the last sum at a time" if kernel.dot and kernel.across else "")
              + (f", {kernel.chunk} of k0 at a time" if kernel.chunk else "")]
     for side, access, free in (("a", kernel.a, kernel.a_free), ("b", kernel.b, kernel.b_free)):
         terms = "".join(f" + {getattr(s, side)}*k{k}" for k, s in enumerate(kernel.sums) if getattr(s, side) != 0)

@@ -26,6 +26,7 @@ WIDE_STATEMENTS = 40    # of a body that is written several times
 MANY_STATEMENTS = 80    # of which not two fit side by side
 ABREAST = 4             # vectors that are computed at once, where each is a long chain of instructions
 PLAIN = {Kind.ELEMENTWISE, Kind.REDUCE, Kind.INDEX}
+UNROLLED = 4            # a reduced axis of so few places, as that of a pooling window, is written out
 STREAM_BYTES = 16 << 20  # results larger than this bypass the caches
 
 
@@ -99,7 +100,8 @@ class LoopLowering:
         return Strides(self.region, parameters, names)
 
     def sizes(self, parameters: Parameters, groups, letter: str):
-        return tuple((f"{letter}{k}", parameters.size(dims.product(self.region.sizes[a] for a in g), keep=(1,)))
+        keep = range(1, UNROLLED + 1) if letter == "r" else (1,)
+        return tuple((f"{letter}{k}", parameters.size(dims.product(self.region.sizes[a] for a in g), keep=keep))
                      for k, g in enumerate(groups))
 
     def whole(self) -> Call:

@@ -7,6 +7,7 @@ those that take it begin with the opposite one, which their loads absorb.
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from graphc.ir.container import detached
@@ -21,6 +22,7 @@ from graphc.passes.manager import graph_pass
 from graphc.passes.products import analyse_product
 from graphc.passes.regions import COMPUTED, MOVEMENT, NotARegion, analyse, source_of, stored_root
 
+WELL_USED = 0.75    # of the lanes: the batch innermost is no better, and worse where it fills only a few vectors
 LEAST_RANK = 3      # of a value with a batch, channels and an axis that a window moves along
 KNOWN = COMPUTED | MOVEMENT | {Kind.CONTRACT, Kind.INPUT, Kind.CONSTANT}
 
@@ -62,8 +64,8 @@ class _Turner:
 
     def turned(self) -> set[Node]:
         """The values to turn: those between convolutions, and between them and the regions that work on the same values."""
-        seeds = [r for r in self.regions if (batch := _batch(r)) is not None and self.is_worth(r, batch)]
-        if not seeds:
+        seeds = [r for r in self.regions if _fills(_batch(r))]
+        if not _waste_lanes(seeds):
             return set()
         sizes = {_batch(r) for r in seeds}
         free = {value for r in self.regions for k, value in self.results.get(r, ()) if self.is_free(r, k, value, sizes)}
@@ -92,11 +94,6 @@ class _Turner:
                 waiting = list(self.regions)
         return turned
 
-    def is_worth(self, region: Node, batch: Size) -> bool:
-        """Whether lanes are better used along the batch than along channels."""
-        fills = not isinstance(batch, int) or batch >= FULL     # this pass is left out where a named batch is smaller
-        return fills and any(not isinstance(d, int) or d % FULL for d in _channels(region))
-
     def is_free(self, region: Node, k: int, value: Node, sizes: set) -> bool:
         """Whether nobody but regions looks at a result, and it has the shape that makes turning it worth while."""
         root = region.attrs["body"].outputs[k]
@@ -115,16 +112,34 @@ def _batch(region: Node) -> Size | None:
     return None if anchor is None else image_batch(anchor)
 
 
-def _channels(region: Node) -> list[Size]:
-    """The sizes of the axes, no windows move along them, of a convolution's operands, beside the batch's."""
+def _fills(batch: Size | None) -> bool:
+    """Whether a batch fills vectors. One of no known size does: this pass is left out where it is smaller."""
+    return batch is not None and (not isinstance(batch, int) or batch >= FULL)
+
+
+def _waste_lanes(regions: Sequence[Node]) -> bool:
+    """Whether lanes along the channels would be empty for much of the work of these regions' convolutions: of each, along the
+    axis of its result that fills them best.
+    """
+    done = taken = 0.0
+    for region in regions:
+        work, filled = _use_of_lanes(region)
+        done, taken = done + work, taken + work / filled
+    return done < WELL_USED * taken
+
+
+def _use_of_lanes(region: Node) -> tuple[int, float]:
+    """(multiply-adds of a convolution for one image, the part of all lanes that its channels fill)."""
     anchor = _anchor(region)
     assert anchor is not None
     tensors, windows = labels_and_windows(anchor)
     tied = {x for w in windows for x in (w.position, w.output, w.tap)}
     first = next(labels[0] for labels in tensors if any(w.tap not in labels for w in windows))
-    sizes = {x: d for labels, node in zip(tensors, (*anchor.inputs, anchor), strict=True)
-             for x, d in zip(labels, node.type.shape, strict=True)}
-    return [d for x, d in sizes.items() if x not in tied and x != first]
+    sizes = {x: d if isinstance(d, int) else FULL for labels, node in zip(tensors, (*anchor.inputs, anchor), strict=True)
+             for x, d in zip(labels, node.type.shape, strict=True) if x is not None}
+    terms = [d for x, d in sizes.items() if x != first and x not in {w.position for w in windows}]
+    return math.prod(terms), max((d / (-(-d // FULL) * FULL) for x, d in sizes.items()
+                                  if x in tensors[2] and x not in tied and x != first and d > 0), default=1 / FULL)
 
 
 def with_order(body: Graph, starts: Sequence[int], ends: Sequence[int]) -> Graph:

@@ -115,7 +115,7 @@ def _inner_rows(s: Skeleton, kernel: WindowKernel) -> None:
 def _make_tile(kernel: WindowKernel, lanes: int, sums: int, rows: int, vectors: int, full: bool, space):
     from graphc.codegen.cpu.nest import NestForm, nest_tile
     stored = kernel.a.dtype, kernel.b.dtype
-    form = NestForm(kernel.dot, kernel.paired, full, sums, bool(kernel.chunk))
+    form = NestForm(kernel.dot, kernel.across, kernel.paired, full, sums, bool(kernel.chunk))
     return nest_tile(rows, vectors, lanes, kernel.dtype, stored, form, space["epilogue"])
 
 

@@ -19,6 +19,7 @@ class NestForm:
     """What sort of tile it is.
 
     dot     lanes run along the last sum; `vectors` is then the number of columns.
+    across  the last sum is then the outermost loop: for one vector of it after the other all others are walked.
     paired  A varies along the lanes, too: each element of the result is a sum of its own elements of A and B.
     full    all columns are live, always.
     sums    their number.
@@ -26,6 +27,7 @@ class NestForm:
     """
 
     dot: bool
+    across: bool
     paired: bool
     full: bool
     sums: int
@@ -40,7 +42,7 @@ class Nest(Tile):
 
     def __init__(self, builder, rows: int, vectors: int, lanes: int, dtype: str, stored: tuple[str, str], form: NestForm):
         super().__init__(builder, rows, vectors, lanes, dtype, stored, not form.full)
-        self.dot, self.paired = form.dot, form.paired
+        self.dot, self.across, self.paired = form.dot, form.dot and form.across and form.sums > 1, form.paired
 
     def emit_nest(self, a, a_row, b, b_column, sums: Sequence[tuple], rows_live, columns_live,
                   epilogue: Callable[[int, int, Vector, Vector], None], part: Sequence = ()):
@@ -62,7 +64,7 @@ class Nest(Tile):
         with build.if_then(self.many if first is None else build.trunc(first, ir.IntType(1)), likely=False):
             for n, z in enumerate(zeros):
                 build.store(z, self.slot(self.total, n))
-        *found, _ = self.level(list(sums), I64(0), I64(0), [*zeros, I64(0)])
+        *found, _ = (self.over_lanes if self.across else self.level)(list(sums), I64(0), I64(0), [*zeros, I64(0)])
         if last is None:
             self.finish_all(self.plus_total(found), rows_live, columns_live, epilogue)
             return
@@ -132,6 +134,13 @@ class Nest(Tile):
         b_next = build.add(b_at, build.mul(loop.index, b_step))
         return loop.close(self.level(inner, a_next, b_next, loop.phis))
 
+    def over_lanes(self, sums: list, a_at, b_at, carried: list) -> list:
+        """The loop over vectors of the last sum, around all others: these are long enough to be fast where it is short."""
+        *others, (size, _, _) = sums
+        loop = _Loop(self.builder, I64(0), size, I64(self.lanes), carried)
+        self.part = self.tracer.tail(Int(self.builder.sub(size, loop.index), self.tracer))
+        return loop.close(self.level(others, self.builder.add(a_at, loop.index), self.builder.add(b_at, loop.index), loop.phis))
+
     def blocks(self, size, a_step, b_step, a_at, b_at, carried: list) -> list:
         """The innermost axis, in blocks; after each, sums of enough products go to the total."""
         build = self.builder
@@ -140,25 +149,27 @@ class Nest(Tile):
         end = build.select(build.icmp_signed("<", end, size), end, size)
         *sums, count = outer.phis
         rows = [self.at_a(self.a, build.add(a_at, at)) for at in self.row_at]
-        inner = _Loop(build, outer.index, end, I64(self.lanes if self.dot else 1), sums)
+        inner = _Loop(build, outer.index, end, I64(self.lanes if self.dot and not self.across else 1), sums)
         if self.dot:
-            sums = inner.close(self.dot_step(rows, b_at, end, inner.index, inner.phis))
+            part = self.part if self.across else self.tracer.tail(Int(build.sub(end, inner.index), self.tracer))
+            a_more, b_more = build.mul(inner.index, a_step), build.mul(inner.index, b_step)
+            sums = inner.close(self.dot_step(rows, b_at, a_more, b_more, part, inner.phis))
         else:
             sums = inner.close(self.step(rows, a_step, self.at_b(self.b, b_at), b_step, inner.index, inner.phis))
         count = build.add(count, build.sub(end, outer.index))
         return outer.close(self.flushed(sums, count))
 
-    def dot_step(self, rows, b_at, end, p, sums):
-        """One vector along the last axis: the products of all rows with all columns."""
+    def dot_step(self, rows, b_at, a_more, b_more, part, sums):
+        """One vector along the last axis, masked to `part`: the products of all rows with all columns."""
         build = self.builder
-        mask = self.tracer.tail(Int(build.sub(end, p), self.tracer))
 
         def vector(pointer, dtype: str):
-            return self.names[f"load_{dtype}"](Int(build.ptrtoint(pointer, I64), self.tracer), 0, mask)
-        columns = [vector(self.at_b(self.b, build.add(build.add(b_at, at), p)), self.stored[1]) for at in self.column_at]
+            return self.names[f"load_{dtype}"](Int(build.ptrtoint(pointer, I64), self.tracer), 0, part)
+        b_at = build.add(b_at, b_more)
+        columns = [vector(self.at_b(self.b, build.add(b_at, at)), self.stored[1]) for at in self.column_at]
         found = []
         for r, row in enumerate(rows):
-            x = vector(self.at_a(row, p), self.stored[0])
+            x = vector(self.at_a(row, a_more), self.stored[0])
             for v, y in enumerate(columns):
                 found.append(self.tracer.fma(x, y, Vector(sums[r * self.vectors + v], self.dtype, self.tracer)).ir)
         return found
