@@ -63,8 +63,10 @@ class State:
 class Compiled:
     """What a session runs: prepared once for its fetches and feeds, for all sizes of named dims.
 
-    origin is the graph as the user wrote it.
+    origin is the graph as the user wrote it. part_of_several: other programs serve some of its feeds' sizes.
     """
+
+    part_of_several = False
 
     def __init__(self, store, origin: Graph, state: State):
         self.store = store
@@ -220,7 +222,7 @@ class Native(Compiled):
                 found = instance.try_run(values)
                 if found is not None:
                     return found
-        if not self.last:
+        if not self.last or self.part_of_several:
             return None
         with self.store.access.preparing:
             other = self.executable.fitting(values)
@@ -302,6 +304,7 @@ class BySize(Compiled):
         with self.store.access.preparing:
             if few not in self.parts:
                 self.parts[few] = self.make(few)
+                self.parts[few].part_of_several = True
             return self.parts[few]
 
     def run(self, arrays: Sequence[np.ndarray]) -> list:
