@@ -67,6 +67,32 @@ def test_numbers_that_are_none_in_several_vectors():
     assert np.isnan(total)
 
 
+def by_rows(x):
+    """What takes several passes over each row, and keeps powers from one to the next."""
+    y = tf.nn.softmax(x)
+    return y, tf.gradients(y, x, grad_ys=tf.cos(x))[0], tf.nn.log_softmax(x), tf.nn.moments(tf.tanh(x), [1])[1]
+
+
+@pytest.mark.parametrize(("dtype", "columns"), [("float32", 1024), ("float32", 300), ("float32", 257), ("float64", 1001),
+                                                ("float32", 40), ("float32", None)])
+def test_rows(dtype, columns, monkeypatch):
+    """Powers wait in scratch memory; results go past the caches from the first whole line of memory of each row on."""
+    data = np.random.default_rng(3).standard_normal((POOLED_BYTES // 1000, columns or 300)).astype(dtype) * 3
+    found = values_of(by_rows, [data, data[:1], data[:0]], dtype, [None, columns])
+    x = data.astype(np.float64)
+    power = np.exp(x - x.max(1, keepdims=True))
+    soft = power / power.sum(1, keepdims=True)
+    slope = soft * (np.cos(x) - (soft * np.cos(x)).sum(1, keepdims=True))
+    for got, expected in zip(found[0], (soft, slope, np.log(soft), np.tanh(x).var(1)), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=2e-6 if dtype == "float32" else 1e-14)
+    assert all(np.array_equal(a[:1], b) and not c.size for a, b, c in zip(*found, strict=True))
+    for name, value in (("STREAM_BYTES", POOLED_BYTES), ("ABREAST", 1)):
+        monkeypatch.setattr(loops, name, value)
+        for threads in (1, 2):
+            other, = values_of(by_rows, [data], dtype, [None, columns], threads)
+            assert all(np.array_equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_stores_past_the_caches(dtype, monkeypatch):
     x = np.random.default_rng(2).standard_normal(POOLED_BYTES // 4 + 23).astype(dtype)

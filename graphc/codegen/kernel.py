@@ -29,7 +29,8 @@ class Access:
 class Load:
     """name = the element at `access`. With `index`, the name of an integer value, `index * scale` is added to the place;
     lanes whose index is outside [0, limit) read nothing, give 0, and are reported as failure number `failure`. With `where`,
-    the name of a bool value, lanes where that is false read nothing and are `fill`.
+    the name of a bool value, lanes where that is false read nothing and are `fill`. ahead: an axis, one step along which lies
+    what is read soon: it is fetched into the caches.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Load:
     element: tuple[tuple[str, Int], ...] = ()  # strides that number the elements of the index tensor
     where: str = ""
     fill: float | int | bool = 0
+    ahead: str = ""
 
     @property
     def dtype(self) -> str:
@@ -143,6 +145,7 @@ class LoopKernel:
     `phases[0]` exists. blocked: sums are taken over blocks first. stream: name of a parameter that is nonzero when the
     results are so large that stores should bypass the caches. wide: vectors side by side: that one walk over the reduced axes
     takes in, where lanes run across them; elsewhere, whose instructions alternate, so that none waits for the one before it.
+    scratch: buffers of which each thread has a part of so many bytes for itself.
     """
 
     name: str = field(compare=False)
@@ -158,6 +161,7 @@ class LoopKernel:
     blocked: bool = False
     stream: str = ""
     wide: int = 1
+    scratch: tuple[tuple[str, Int], ...] = ()
     may_fail: bool = False
 
 

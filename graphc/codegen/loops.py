@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from graphc.codegen.kernel import Accumulator, Check, Load, LoopKernel, Phase, Statement, Store
+from graphc.codegen.kernel import Access, Accumulator, Check, Int, Load, LoopKernel, Phase, Statement, Store
 from graphc.codegen.lower import Buffer, Call, Parameters, typical
 from graphc.codegen.statements import Strides, Writer, accumulator_of, item_bytes
 from graphc.ir import dims
@@ -14,6 +15,7 @@ from graphc.ir.types import BY_SHORT
 from graphc.memory import ALIGNMENT
 from graphc.passes.fuse import is_literal
 from graphc.passes.regions import Region, contiguous
+from graphc.passes.verdict import node_cost
 
 BLOCK = 4096            # elements that are summed before the sum is added to the total: accuracy, and chunks of work
 SMALL = 4 * BLOCK       # a whole-array reduction of at most so many elements is one kernel
@@ -21,6 +23,7 @@ ACROSS = 16             # vector instructions that fill a vector with elements t
 FEW = 16                # elements that do not fill vectors
 DEAR = 10               # vector instructions that take longer than a store and a load
 KEPT_ROW = 1 << 15      # elements of a row that stays in the caches between passes
+LONG_ROW = 256          # elements of which few are at the ends
 MANY_COLUMNS = 64       # for each vector that is walked down with others
 WIDE_STATEMENTS = 40    # of a body that is written several times
 MANY_STATEMENTS = 80    # of which not two fit side by side
@@ -116,38 +119,59 @@ class LoopLowering:
             sizes_p = (("p0", 1),)
         vector = (sizes_r if along else sizes_p)[-1][0]
         writer = Writer(self.region, self.buffers, parameters, self.strides(parameters, parallel, reduced))
-        writer.keep = self.kept_values()
+        scratch = self.keep_values(writer, along)
         before = writer.section(self.row_targets(0))
         phases = tuple(self.phase(writer, k, vector) for k in range(self.phase_count()))
+        if along and parallel:
+            phases = self.fetching_ahead(phases, sizes_p[-1][0], vector)
         elements = dims.product(self.region.sizes)
         stream = ""
-        if not self.region.reduced and len(sizes_p) == 1 and parallel and self.stores_are_aligned():
+        if self.streams_rows(along, phases) or \
+                not self.region.reduced and len(sizes_p) == 1 and parallel and self.stores_are_aligned():
             stream = str(parameters.size(self.stream_flag(elements), keep=()))
         kernel = LoopKernel(self.name, parameters.buffer_names, parameters.size_names, sizes_p, sizes_r, vector,
                             tuple(before), phases, item_bytes(before, phases),
                             blocked=any(p.accumulators for p in phases) and not self.short_rows(), stream=stream,
                             wide=self.width(before, phases) if sizes_r and not along else self.abreast(before, phases, vector),
-                            may_fail=bool(parameters.failures))
+                            scratch=scratch, may_fail=bool(parameters.failures))
         return parameters.call(kernel, serial=not parallel, operations=elements * self.cost(), location=self.line)
 
-    def kept_values(self) -> dict[Node, Node]:
-        """Dear values that are needed again in the last pass over the reduced axes -> outputs that are stored in that pass, in
-        whose memory they wait for it: a row's powers in that of its softmax. Only where a row surely stays in the caches.
+    def keep_values(self, writer: Writer, along: bool) -> tuple[tuple[str, Int], ...]:
+        """Let dear values that are needed again in the last pass over the reduced axes wait for it: a row's powers for the end
+        of its softmax. Where lanes run along the row they wait in scratch memory, of which this gives (name, bytes of a
+        thread); else in the memory of outputs that are stored in that pass. Only where a row surely stays in the caches.
         """
         region, last = self.region, self.phase_count() - 1
-        if last < 1 or not _surely_small(dims.product(region.sizes[a] for a in region.reduced), KEPT_ROW):
-            return {}
+        row = dims.product(region.sizes[a] for a in region.reduced)
+        if last < 1 or not _surely_small(row, KEPT_ROW):
+            return ()
         needed = self.first_needed()
-        found: dict[Node, Node] = {}
+        kept = [n for n in region.nodes if n.op.kind is Kind.ELEMENTWISE and n.op.rule.cost >= DEAR and not region.is_row(n)
+                and needed[n] < last and n not in region.outputs and n.type.dtype.arithmetic is n.type.dtype]
+        if not along:
+            writer.keep = {n: writer.output_access(o) for n, o in self.kept_in_outputs(kept, last).items()}
+            return ()
+        _, groups = self.order
+        sizes = [dims.product(region.sizes[a] for a in g) for g in groups]
+        strides = tuple((f"r{k}", writer.parameters.size(s)) for k, s in enumerate(contiguous(sizes)))
+        found = []
+        for node in kept:
+            each = dims.floordiv(row * node.type.dtype.size + ALIGNMENT - 1, ALIGNMENT) * ALIGNMENT
+            access = writer.scratch(Buffer(f"{self.name}_row", each, per_thread=True), node.type.dtype.short, strides)
+            writer.keep[node] = access
+            found.append((access.buffer, writer.parameters.size(each)))
+        return tuple(found)
+
+    def kept_in_outputs(self, kept: Sequence[Node], last: int) -> dict[Node, Node]:
+        """Values that wait -> outputs in whose memory they can."""
+        region, found = self.region, {}
         free = [o for o in region.outputs if not region.is_row(o) and region.phase[o] == last]
-        for node in region.nodes:
-            dear = node.op.kind is Kind.ELEMENTWISE and node.op.rule.cost >= DEAR and not region.is_row(node)
-            if dear and needed[node] < last and node not in region.outputs:
-                place = next((o for o in free if o.type == node.type and node.type.dtype.arithmetic is node.type.dtype
-                              and region.placement[o] == region.placement[node] and self.leads_to(node, o)), None)
-                if place is not None:
-                    found[node] = place
-                    free.remove(place)
+        for node in kept:
+            place = next((o for o in free if o.type == node.type and region.placement[o] == region.placement[node]
+                          and self.leads_to(node, o)), None)
+            if place is not None:
+                found[node] = place
+                free.remove(place)
         return found
 
     def first_needed(self) -> dict[Node, int]:
@@ -214,6 +238,35 @@ class LoopLowering:
         places = (self.region.stored(o)[1] * o.type.dtype.size for o in self.region.outputs if not self.region.is_row(o)
                   or not self.region.reduced)
         return all(dims.floordiv(place, ALIGNMENT) * ALIGNMENT == place for place in places)
+
+    def streams_rows(self, along: bool, phases: Sequence[Phase]) -> bool:
+        """Whether the last pass over rows may store past the caches: it reduces nothing, and its outputs all lie alike, so that
+        it can begin with what a line of memory lacks.
+        """
+        row = dims.product(self.region.sizes[a] for a in self.order[1][-1]) if along else 0
+        if not phases or phases[-1].accumulators or not isinstance(row, int) or row < LONG_ROW or any(
+                s.index or s.access.stride(f"r{len(self.order[1]) - 1}") != 1
+                for s in phases[-1].body if isinstance(s, Store)):
+            return False
+        stores = {(s.access.dtype, s.access.strides, s.access.offset) for s in phases[-1].body if isinstance(s, Store)}
+        return len(stores) == 1 and self.stores_are_aligned()
+
+    def fetching_ahead(self, phases: tuple[Phase, ...], axis: str, vector: str) -> tuple[Phase, ...]:
+        """Phases that fetch the next row into the caches in the dearest pass that reads this one again, which has time for it:
+        a processor does not look far enough ahead to compute on one row while it waits for the next.
+        """
+        if _surely_small(dims.product(self.region.sizes[a] for a in self.region.reduced), LONG_ROW - 1):
+            return phases
+        needed = self.first_needed()
+        cost = [sum(node_cost(n) for n in self.region.nodes if needed[n] == k) for k in range(len(phases))]
+        seen: set[Access] = set()
+        found = list(phases)
+        for k in sorted(range(1, len(phases)), key=lambda k: -cost[k]):
+            body = [replace(s, ahead=axis) if isinstance(s, Load) and not s.index and not s.where and s.access not in seen
+                    and s.access.stride(vector) == 1 and s.access.stride(axis) != 0 else s for s in phases[k].body]
+            seen |= {s.access for s in body if isinstance(s, Load)}
+            found[k] = replace(phases[k], body=tuple(body))
+        return tuple(found)
 
     def short_rows(self) -> bool:
         return _surely_small(dims.product(self.region.sizes[a] for a in self.region.reduced), BLOCK)

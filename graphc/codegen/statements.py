@@ -53,7 +53,7 @@ class Writer:
         self.names: dict[Node, str] = {}
         self.known: set[Node] = set()
         self.statements: list[Statement] = []
-        self.keep: dict[Node, Node] = {}    # dear values that several phases need -> outputs in whose memory they wait
+        self.keep: dict[Node, Access] = {}  # dear values that several phases need -> where they wait
         self.kept: set[Node] = set()
         if anchor:
             self.names[anchor[0]] = anchor[1]
@@ -78,12 +78,12 @@ class Writer:
         if node not in self.known:
             self.known.add(node)
             if node in self.kept:
-                self.statements.append(Load(self.name(node), self.output_access(self.keep[node])))
+                self.statements.append(Load(self.name(node), self.keep[node]))
             else:
                 self.write(node)
                 if node in self.keep:
                     self.kept.add(node)
-                    self.statements.append(Store(self.name(node), self.output_access(self.keep[node])))
+                    self.statements.append(Store(self.name(node), self.keep[node]))
         return self.names[node]
 
     def name(self, node: Node) -> str:
@@ -150,6 +150,10 @@ class Writer:
         name = f"{self.name(node)}w"
         self.statements.append(Compute(name, "bool", " & ".join(texts), tuple(names)))
         return name
+
+    def scratch(self, buffer: Buffer, dtype: str, strides) -> Access:
+        """A temporary's elements."""
+        return Access(self.parameters.buffer(buffer, write=True), dtype, strides)
 
     def load_at(self, name: str, buffer: Buffer, dtype: str, strides) -> Load:
         """A load from a temporary."""

@@ -70,6 +70,9 @@ class Lines:
             self.lines.append(f"{s.name} = select({s.where}, {self.loaded_where(s.access, s.where)}, {number(s.fill)})")
         else:
             self.lines.append(f"{s.name} = {self.loaded(s.access)}")
+            if s.ahead:
+                at = place(s.access.offset, (*s.access.strides, ("1", s.access.stride(s.ahead))))
+                self.lines.append(f"fetch_{s.dtype}({s.access.buffer}, {at})")
 
     def write_store(self, s: Store) -> None:
         if s.index:

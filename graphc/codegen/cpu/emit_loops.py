@@ -3,10 +3,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graphc.codegen.cpu.bodies import HELPERS, Body, make_body
+from graphc.codegen.cpu.bodies import HELPERS, Body, make_body, place
 from graphc.codegen.cpu.simd_core import register_dtype
 from graphc.codegen.cpu.source import KernelSource, Skeleton
-from graphc.codegen.kernel import Literal, LoopKernel, Phase, Statement
+from graphc.codegen.kernel import Accumulator, Literal, LoopKernel, Phase, Statement, Store
 from graphc.codegen.statements import needed_later
 
 ROWS_IN_BLOCK = 256     # rows that are summed before the sum is added to the total, where lanes run across the rows
@@ -89,9 +89,8 @@ class _LoopEmitter:
 
     def combine_lines(self, phase: Phase, masked: bool, wide: int = 1) -> list[str]:
         lines = []
-        if wide > 1:    # one after the other, so that sums do not depend on how many there are
-            return [f"{a.name} = {a.combine.format(acc=a.name, x=f'part({a.value}, {k}, {wide})')}"
-                    for k in range(wide) for a in phase.accumulators]
+        if wide > 1:
+            return [line for a in phase.accumulators for line in _combined_parts(a, wide)]
         for a in phase.accumulators:
             if a.arg:
                 axis = self.kernel.reduced[-1][0]
@@ -165,18 +164,19 @@ class _LoopEmitter:
         s.line(f"{axis} = whole")
         s.call(body, count=f"{size} - whole")
 
-    def vectors_of(self, axis: str, first: str, last: str, body: Body, wide: Body | None, suffix: str = "") -> None:
+    def vectors_of(self, axis: str, first: str, last: str, body: Body, wide: Body | None, suffix: str = "",
+                   streams: bool = True) -> None:
         """The loop over whole vectors from `first` to `last`: by several at once as long as there are so many."""
         s, main = self.skeleton, wide or body
         step = self.lanes * main.wide
-        streamed = _streamed(main) if self.kernel.stream else None
+        streamed = _streamed(main) if self.kernel.stream and streams else None
         if wide or streamed:
-            s.line(f"several = {first} + ({last} - {first}) // {step} * {step}")
             s.line(f"{axis} = {first}")
+            s.line(f"several = {axis} + ({last} - {axis}) // {step} * {step}")
         if streamed:
             s.bodies.append(streamed)
             s.open(f"if {self.kernel.stream} > 0:")
-            s.loop(axis, first, "several", step)
+            s.loop(axis, axis, "several", step)
             s.call(streamed, suffix=suffix)
             s.close()
             s.close()
@@ -197,6 +197,8 @@ class _LoopEmitter:
     def rows(self) -> None:
         """Lanes along the last reduced axis; a work item is a point of the parallel axes."""
         kernel, s = self.kernel, self.skeleton
+        for buffer, size in kernel.scratch:
+            s.line(f"{buffer} = {buffer} + thread * {size}")
         results = self.row_results()
         before = self.section("before", kernel.before, results[0])
         s.rows(kernel.parallel)
@@ -224,9 +226,12 @@ class _LoopEmitter:
             s.minimum(f"stop{k}", f"block + {ITEMS_IN_BLOCK}", str(last))
             first, last, suffix = "block", f"stop{k}", "_block"
             self.start(phase, suffix)
+        streams = bool(kernel.stream) and (not kernel.parallel or k == len(kernel.phases) - 1)
+        if streams and kernel.parallel:
+            first = self.to_line(body, axis)
         s.line(f"whole = {last} // {self.lanes} * {self.lanes}" if first == "0" else
                f"whole = {first} + ({last} - {first}) // {self.lanes} * {self.lanes}")
-        self.vectors_of(axis, first, "whole", body, self.wide_body(k, phase), suffix)
+        self.vectors_of(axis, first, "whole", body, self.wide_body(k, phase), suffix, streams)
         s.open(f"if whole < {last}:")
         s.line(f"{axis} = whole")
         s.call(body, count=f"{last} - whole", suffix=suffix)
@@ -234,6 +239,21 @@ class _LoopEmitter:
         if blocked:
             s.call(join)
         s.close_to(depth)
+
+    def to_line(self, body: Body, axis: str) -> str:
+        """Do the elements before the first line of memory of a row's results, where these bypass the caches; the name of the
+        first one after them.
+        """
+        kernel, s = self.kernel, self.skeleton
+        store = next(t for t in kernel.phases[-1].body if isinstance(t, Store))
+        before = place(store.access.offset, [(a, n) for a, n in store.access.strides if a != axis])
+        s.line("head = 0")
+        s.open(f"if {kernel.stream} > 0:")
+        s.line(f"head = (0 - ({before})) % {self.lanes}")
+        s.line(f"{axis} = 0")
+        s.call(body, count="head")
+        s.close()
+        return "head"
 
     def columns(self) -> None:
         """Lanes along the last parallel axis; the reduced axes are walked one step at a time, by `wide` vectors at once."""
@@ -317,6 +337,17 @@ class _Use:
 def _uses(statement) -> tuple[str, ...]:
     from graphc.codegen.kernel import uses
     return (statement.value,) if isinstance(statement, _Use) else uses(statement)
+
+
+def _combined_parts(a: Accumulator, parts: int) -> list[str]:
+    """An accumulator combined with each register of its value: one after the other, so that a sum does not depend on how many
+    there are; where the order is all the same, these first among themselves.
+    """
+    taken = [f"part({a.value}, {k}, {parts})" for k in range(parts)]
+    if a.dtype not in ("f32", "f64") or "imum(" in a.combine:
+        while len(taken) > 1:
+            taken = [a.combine.format(acc=x, x=y) for x, y in zip(taken[::2], taken[1::2], strict=True)]
+    return [f"{a.name} = {a.combine.format(acc=a.name, x=x)}" for x in taken]
 
 
 def _streamed(body: Body) -> Body | None:

@@ -10,12 +10,14 @@ from llvmlite import ir
 from graphc.codegen.cpu import simd_half
 from graphc.codegen.cpu.simd_core import BOOL, DTYPES, F32, HALVES, I8, I32, POINTER, Int
 
+LINE_BYTES = 64
+
 
 def functions(t):
     """{"load_f32": ..., ...} for all dtypes."""
     table = {}
     for name, dtype in (DTYPES | HALVES).items():
-        for function in (load, store, stream, broadcast, strided, scatter_strided, gather, store_lane, prefetch):
+        for function in (load, store, stream, broadcast, strided, scatter_strided, gather, store_lane, prefetch, fetch):
             table[f"{function.__name__}_{name}"] = partial(function, t, dtype)
     return table
 
@@ -130,6 +132,12 @@ def store_lane(t, dtype, address, index, value):
 def prefetch(t, dtype, address, index, write=False):
     """Bring the line of an element to the first cache, to be read, or written. Any address will do."""
     t.call("llvm.prefetch.p0", ir.VoidType(), [element(t, dtype, address, index), I32(int(write)), I32(3), I32(1)])
+
+
+def fetch(t, dtype, address, index):
+    """The same for all lines of `lanes` consecutive elements, to be read."""
+    for k in range(0, t.lanes, LINE_BYTES // dtype.item_bytes):
+        prefetch(t, dtype, address, index + k)
 
 
 def gather_bytes(t, dtype, address, offsets):
