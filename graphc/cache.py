@@ -14,12 +14,12 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from graphc.config import options
 from graphc.errors import ParseError
 from graphc.program import packed, unpacked
+from graphc.records import record
 
 MAGIC = b"graphc-cache\n"
 SUFFIX = ".program"
@@ -29,7 +29,7 @@ ABANDONED = 3600        # seconds after which an unfinished file is nobody's
 KEPT = 0.75             # of the limit, once it was passed
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Entry:
     """A file of the folder: its key, bytes, and when it was last used."""
 

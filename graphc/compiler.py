@@ -5,7 +5,6 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from graphc.ir.op import Kind
 from graphc.memory import Memory, reuse_text
 from graphc.portable import KeptGraph, kept_graph, named_like
 from graphc.program import Program
+from graphc.records import record
 from graphc.runtime.layout import Result
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from graphc.steps import Batches, Results, Span
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class State:
     """The handles of the variables that a program takes, of those whose values it reads, and of those that it writes."""
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 
@@ -36,7 +35,6 @@ def _bytes(name: str, default: _Default) -> int | _Default:
     return memory_size(text, name) if text else default
 
 
-@dataclass
 class Options:
     """Settings read once from the environment; assign to them to change them later. (The number of threads is set by
     GRAPHC_NUM_THREADS and graphc.set_num_threads.)
@@ -53,16 +51,17 @@ class Options:
     memory_budget  GRAPHC_MEMORY_BUDGET  bytes that a program may take ("512M"): a run that needs more fails before it starts
     """
 
-    debug: int = field(default_factory=lambda: _number("GRAPHC_DEBUG"))
-    dump: str = field(default_factory=lambda: os.environ.get("GRAPHC_DUMP", ""))
-    check: int = field(default_factory=lambda: _number("GRAPHC_CHECK"))
-    device: str = field(default_factory=lambda: os.environ.get("GRAPHC_DEVICE", "cpu"))
-    skip: tuple[str, ...] = field(default_factory=lambda: _words("GRAPHC_SKIP"))
-    explain: tuple[str, ...] = field(default_factory=lambda: _words("GRAPHC_EXPLAIN"))
-    cache: bool = field(default_factory=lambda: os.environ.get("GRAPHC_CACHE", "1") != "0")
-    cache_dir: str = field(default_factory=lambda: os.environ.get("GRAPHC_CACHE_DIR", ""))
-    cache_limit: int = field(default_factory=lambda: _bytes("GRAPHC_CACHE_LIMIT", 2**30))
-    memory_budget: int | None = field(default_factory=lambda: _bytes("GRAPHC_MEMORY_BUDGET", None))
+    def __init__(self):
+        self.debug: int = _number("GRAPHC_DEBUG")
+        self.dump = os.environ.get("GRAPHC_DUMP", "")
+        self.check: int = _number("GRAPHC_CHECK")
+        self.device = os.environ.get("GRAPHC_DEVICE", "cpu")
+        self.skip: tuple[str, ...] = _words("GRAPHC_SKIP")
+        self.explain: tuple[str, ...] = _words("GRAPHC_EXPLAIN")
+        self.cache = os.environ.get("GRAPHC_CACHE", "1") != "0"
+        self.cache_dir = os.environ.get("GRAPHC_CACHE_DIR", "")
+        self.cache_limit: int = _bytes("GRAPHC_CACHE_LIMIT", 2**30)
+        self.memory_budget: int | None = _bytes("GRAPHC_MEMORY_BUDGET", None)
 
 
 options = Options()

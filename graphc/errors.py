@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from dataclasses import dataclass
 from types import FrameType
+
+from graphc.records import record
 
 PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
@@ -74,7 +75,7 @@ class CompileError(GraphcError, RuntimeError):
     """A program cannot be built."""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Location:
     """A line of the user's program."""
 
@@ -85,7 +86,7 @@ class Location:
         return f"{os.path.basename(self.file)}:{self.line}"
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Place(Location):
     """The line of a node, and the number of the node in the graph that is being compiled."""
 

@@ -3,13 +3,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from graphc.errors import ArgumentError, BudgetError, GraphcError, report
 from graphc.ir import dims
 from graphc.ir.dims import Size
 from graphc.ir.types import as_dtype
+from graphc.records import record
 
 if TYPE_CHECKING:
     from graphc.program import ArraySpec, BufferSpec, Program
@@ -21,7 +21,7 @@ ROWS = 12               # buffers that a table shows
 LARGEST = 5             # buffers that an error names
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Held:
     """Memory that is held at the peak. `what`: "variable", "constant", "feed", "fetch", "temporary" or "scratch" (of each
     thread); `type`: dtype and shape, if it holds a tensor; `location`: the user's line.

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from graphc.ir.canonical import Canonical, NotPortable, renamed
 from graphc.ir.graph import Graph
 from graphc.ir.op import WatchedArray
 from graphc.program import Program, plain_array
+from graphc.records import changed
 
 
 def kept_graph(graph: Graph, few: frozenset[str]) -> KeptGraph | None:
@@ -94,14 +94,14 @@ class KeptGraph:
         """A program of the `watched` graph as every process can use it. name: the `canonical_names`."""
         constants = tuple(np.zeros(0, c.dtype) if k >= 0 else c for c, k in zip(program.constants, program.given, strict=True))
         drawn = tuple(self.form.drawn.index(seed) for seed in program.drawn)
-        return with_dims(replace(program, constants=constants, drawn=drawn), name)
+        return with_dims(changed(program, constants=constants, drawn=drawn), name)
 
     def bound(self, program: Program, name: Callable[[str], str]) -> Program:
         """A portable program as one of this graph. name: its `own_names`."""
         constants = tuple(plain_array(self.form.arrays[k].content) if k >= 0 else c
                           for c, k in zip(program.constants, program.given, strict=True))
         drawn = tuple(self.form.drawn[k] for k in program.drawn)
-        return self.with_lines(with_dims(replace(program, constants=constants, drawn=drawn), name))
+        return self.with_lines(with_dims(changed(program, constants=constants, drawn=drawn), name))
 
     def with_lines(self, program: Program) -> Program:
         """The program with the lines of the nodes whose numbers it has."""
@@ -109,10 +109,10 @@ class KeptGraph:
             return str(self.form.nodes[int(text[1:])].location or "") if text.startswith("#") else text
 
         def located(rows):
-            return tuple(replace(r, location=line(r.location)) for r in rows)
-        named = tuple(replace(b, name=self.form.nodes[int(b.location[1:])].label) if b.dtype and b.location[:1] == "#" else b
+            return tuple(changed(r, location=line(r.location)) for r in rows)
+        named = tuple(changed(b, name=self.form.nodes[int(b.location[1:])].label) if b.dtype and b.location[:1] == "#" else b
                       for b in program.buffers)
-        return replace(program, buffers=located(named), feeds=located(program.feeds), variables=located(program.variables),
+        return changed(program, buffers=located(named), feeds=located(program.feeds), variables=located(program.variables),
                        outputs=located(program.outputs), records=located(program.records), failures=located(program.failures),
                        equations=tuple((a, b, line(at)) for a, b, at in program.equations))
 
@@ -131,8 +131,8 @@ def named_like(program: Program, graph: Graph) -> Program:
         if len(rows) != len(nodes) or any(r.dtype != n.type.dtype.name or len(r.shape) != n.type.rank
                                           for r, n in zip(rows, nodes, strict=True)):
             raise report(ParseError, "the program is of another graph")
-        return tuple(replace(r, name=n.label) for r, n in zip(rows, nodes, strict=True))
-    return replace(program, name=graph.name, feeds=named(program.feeds, inputs["feed"]),
+        return tuple(changed(r, name=n.label) for r, n in zip(rows, nodes, strict=True))
+    return changed(program, name=graph.name, feeds=named(program.feeds, inputs["feed"]),
                    variables=named(program.variables, inputs["variable"]), outputs=named(program.outputs, outputs))
 
 
@@ -145,15 +145,15 @@ def with_dims(program: Program, name: Callable[[str], str]) -> Program:
         return tuple(map(text, dims))
 
     def shaped(rows):
-        return tuple(replace(r, shape=texts(r.shape)) for r in rows)
-    records = tuple(replace(r, words=tuple(text(w) if w.startswith("=") else w for w in r.words), work=text(r.work),
+        return tuple(changed(r, shape=texts(r.shape)) for r in rows)
+    records = tuple(changed(r, words=tuple(text(w) if w.startswith("=") else w for w in r.words), work=text(r.work),
                             repeats=text(r.repeats)) for r in program.records)
-    failures = tuple(replace(f, shape=texts(f.shape), limit=None if f.limit is None else text(f.limit))
+    failures = tuple(changed(f, shape=texts(f.shape), limit=None if f.limit is None else text(f.limit))
                      for f in program.failures)
-    return replace(program, names=texts(program.names), feeds=shaped(program.feeds), variables=shaped(program.variables),
+    return changed(program, names=texts(program.names), feeds=shaped(program.feeds), variables=shaped(program.variables),
                    outputs=shaped(program.outputs), equations=tuple((text(a), text(b), at) for a, b, at in program.equations),
                    records=records, arena=text(program.arena), slots=texts(program.slots), failures=failures,
-                   buffers=tuple(replace(b, bytes=text(b.bytes), shape=texts(b.shape)) for b in program.buffers))
+                   buffers=tuple(changed(b, bytes=text(b.bytes), shape=texts(b.shape)) for b in program.buffers))
 
 
 def _all_nodes(graph: Graph):

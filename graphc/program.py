@@ -11,12 +11,12 @@ import hashlib
 import json
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 
 import numpy as np
 
 from graphc.errors import ParseError, report
 from graphc.memory import Memory
+from graphc.records import record
 
 FORMAT = 4
 MAGIC = b"graphc-program\n"
@@ -35,7 +35,7 @@ def plain_array(array: np.ndarray) -> np.ndarray:
     return array.view(np.uint16) if array.dtype.kind == "V" else array
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class ArraySpec:
     """An array that goes in or out: name, dtype, shape as dim texts, and the user's line."""
 
@@ -45,7 +45,7 @@ class ArraySpec:
     location: str = ""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class BufferSpec:
     """A temporary: its place in the arena, its bytes as a dim text (for all threads), the first and last record of its life.
 
@@ -68,7 +68,7 @@ class BufferSpec:
         return f"{self.dtype}[{','.join(self.shape)}]" if self.dtype else ""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class FailureSpec:
     """What a failed check means. See codegen.lower.Failure."""
 
@@ -81,7 +81,7 @@ class FailureSpec:
     location: str
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class RecordSpec:
     """One kernel call. `work`: operations, a dim text; `dense`: they are multiply-adds of a contraction; `repeats`: how
     often a run calls it, about.
@@ -104,7 +104,7 @@ class RecordSpec:
     repeats: str = "1"
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Program:
     """A compiled graph. `names`: its named dims; `written`: variables that get a new value; `arena`: bytes of all temporaries
     together; `slots`: places in it, in bytes from its start, all as dim texts; `buffers`: what it holds; `updates`: (number of
@@ -154,7 +154,7 @@ class Program:
 
     def document(self, blobs: list[bytes]) -> dict:
         """The program as what JSON knows; arrays and object code are appended to `blobs`, and their places written down."""
-        record: dict = {f.name: getattr(self, f.name) for f in fields(self)}
+        record: dict = {name: getattr(self, name) for name in self.__match_args__}
         for key in KINDS:
             record[key] = [list(vars(row).values()) for row in record[key]]
         record["constants"] = [[c.dtype.name, c.shape, _added(blobs, c.tobytes())] for c in self.constants]

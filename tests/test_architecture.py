@@ -15,19 +15,20 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "graphc"
 
 # A layer, and the layers that its files may import beside itself.
-CORE = {"errors", "config", "ir", "ops"}
+CORE = {"records", "errors", "config", "ir", "ops"}
 LAYERS = {
-    "errors": set(),
+    "records": set(),                                  # what frozen classes are made with
+    "errors": {"records"},
     "config": set(),
-    "ir": {"errors"},
-    "ops": {"errors", "ir"},
+    "ir": {"records", "errors"},
+    "ops": {"records", "errors", "ir"},
     "passes": CORE,
-    "program": {"errors", "ir"},                       # the record that codegen writes and runtime reads; of ir only dims
+    "program": {"records", "errors", "ir"},            # the record that codegen writes and runtime reads; of ir only dims
     "codegen": CORE | {"passes", "program"},
     "fingerprint": {"errors"},                         # what programs depend on besides their graph
-    "cache": {"errors", "config", "program"},          # the folder in which programs wait for the next process
+    "cache": {"records", "errors", "config", "program"},  # the folder in which programs wait for the next process
     # Runs what was built; of ir only dims: no graph, no compiler.
-    "runtime": {"errors", "config", "ir", "program", "fingerprint", "cache"},
+    "runtime": {"records", "errors", "config", "ir", "program", "fingerprint", "cache"},
     "functions": CORE | {"passes"},                    # what users build graphs with; passes make traced bodies pure
     "session": CORE | {"passes", "codegen", "program", "fingerprint", "cache", "runtime", "functions"},
     "data": set(),                                     # of use without graphc

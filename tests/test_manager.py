@@ -1,5 +1,4 @@
 """The instruments around the passes: what GRAPHC_DEBUG, DUMP, CHECK, SKIP and EXPLAIN show and catch."""
-import dataclasses
 
 import numpy as np
 import pytest
@@ -23,10 +22,9 @@ PASSES = [p.name for p in PIPELINE]
 @pytest.fixture(autouse=True)
 def saved_options():
     """Options as they were, after each test."""
-    before = dataclasses.replace(options)
+    before = dict(vars(options))
     yield
-    for field in dataclasses.fields(options):
-        setattr(options, field.name, getattr(before, field.name))
+    vars(options).update(before)
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ from graphc.ir.op import Drawn, Kind, WatchedArray
 from graphc.ir.types import TensorType
 from graphc.passes.regions import Source, contiguous
 from graphc.program import NO_LIMIT, ArraySpec, BufferSpec, FailureSpec, Program, RecordSpec, plain_array
+from graphc.records import changed
 
 MOVE_WORDS, PART_WORDS, FIX_WORDS = 3, 6, 2     # as in `runtime.layout`
 GUESSED_TIMES = 1000    # iterations of a loop whose number only a run finds out
@@ -148,7 +149,7 @@ def build(graph: Graph, dump: Path | None = None, few: frozenset[str] = frozense
     if dump is not None:
         write_kernels(plan, dump)
     records, failures, drawn = _records(plan)
-    return replace(outline(graph, plan), records=tuple(records), failures=tuple(failures), drawn=tuple(drawn), objects=objects)
+    return changed(outline(graph, plan), records=tuple(records), failures=tuple(failures), drawn=tuple(drawn), objects=objects)
 
 
 def write_kernels(plan: Plan, folder: Path) -> None:

@@ -6,7 +6,6 @@ before, and those that it writes are written after, so that a body is a pure fun
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from graphc.errors import ArgumentError, GraphError, report
 from graphc.ir.container import get_default_graph
@@ -40,7 +39,6 @@ def pack_like(nest, leaves: Sequence):
     return fill(nest)
 
 
-@dataclass
 class Body:
     """A traced function.
 
@@ -49,15 +47,15 @@ class Body:
     token      True, once what has effects outside of the graph has run (Python's functions, assertions); None without any.
     """
 
-    name: str
-    arguments: tuple[Node, ...]
-    outputs: tuple[Node, ...] = ()
-    nest: object = None
-    captured: list[Node] = field(default_factory=list)
-    read: list[Node] = field(default_factory=list)
-    written: dict[Node, Node] = field(default_factory=dict)   # handle -> its new value
-    inputs: dict[Node, Node] = field(default_factory=dict)    # captured tensor or handle -> the parameter that stands for it
-    token: Node | None = None
+    def __init__(self, name: str, nest: object):
+        self.name, self.nest = name, nest
+        self.arguments: tuple[Node, ...] = ()
+        self.outputs: tuple[Node, ...] = ()
+        self.captured: list[Node] = []
+        self.read: list[Node] = []
+        self.written: dict[Node, Node] = {}     # handle -> its new value
+        self.inputs: dict[Node, Node] = {}      # captured tensor or handle -> the parameter that stands for it
+        self.token: Node | None = None
 
     def graph(self, operands: Sequence[Node], extra: Sequence[Node] = ()) -> Graph:
         """The function of `operands` (captured tensors and handles, behind the arguments) to its outputs, then `extra`."""
@@ -96,7 +94,7 @@ def trace(name: str, function: Callable, types: Sequence[Type], form=None, label
         nodes = [as_node(leaf) for leaf in flatten(found) if leaf is not None]
         effects = [n for n in nodes if n.type == ()]
         outputs = [n for n in nodes if n.type != ()]
-        body = Body(name, (), nest=found)
+        body = Body(name, found)
         _capture(body, container, key, arguments, outputs, effects)
     return body
 

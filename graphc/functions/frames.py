@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,11 +9,12 @@ from graphc.errors import ArgumentError, ShapeError, report
 from graphc.ir import dims
 from graphc.ir.dims import Size
 from graphc.ir.node import Node
+from graphc.records import record
 
 FORMATS = {1: ("NWC", "NCW"), 2: ("NHWC", "NCHW"), 3: ("NDHWC", "NCDHW")}
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Frame:
     """Where the axes of an image are, and how a window goes over them; one entry of each list for each spatial axis."""
 

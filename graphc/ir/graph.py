@@ -4,7 +4,6 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from graphc.errors import GraphError, Location, report
@@ -12,18 +11,25 @@ from graphc.ir import dims
 from graphc.ir.dims import Size
 from graphc.ir.node import INPUT, Node, make
 from graphc.ir.op import Kind
+from graphc.records import record
 
 
-@dataclass(frozen=True)
+@record(frozen=True, eq=False)
 class Equation:
-    """Two dims that must be equal when the graph runs, and the user's line that says so."""
+    """Two dims that must be equal when the graph runs, and the user's line that says so. Equal are those of equal dims."""
 
     left: Size
     right: Size
-    location: Location | None = field(default=None, compare=False)
+    location: Location | None = None
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, Equation) and (self.left, self.right) == (other.left, other.right)
+
+    def __hash__(self) -> int:
+        return hash((self.left, self.right))
 
 
-@dataclass(frozen=True, eq=False)
+@record(frozen=True, eq=False)
 class Graph:
     """A function: `inputs` are input nodes, `outputs` any nodes that they reach. `equations` must hold on entry.
 

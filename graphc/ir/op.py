@@ -7,13 +7,13 @@ from __future__ import annotations
 import enum
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
 import numpy as np
 
 from graphc.errors import PACKAGE
+from graphc.records import NOTHING, record
 
 
 class Kind(enum.Enum):
@@ -46,7 +46,7 @@ class Kind(enum.Enum):
     __hash__ = object.__hash__   # members are unique; Enum's own hash is a Python function, and passes ask for it all the time
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Elementwise:
     """`scalar` is the expression; `{x}` stands for input x, `{name}` for attribute name.
 
@@ -62,21 +62,21 @@ class Elementwise:
     ulp: float = 4.0  # how far a kernel's value may be from the NumPy rule's, in units of the last place
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Index:
     """`value(type, attrs)` gives (offset, strides over the result's axes): the value is offset + sum(stride * coordinate)."""
 
     value: Callable[[Any, Mapping], tuple]
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Random:
     """`scalar` as in Elementwise, with `{index}` the element's number, `{run}` the run number and the seeds' attributes."""
 
     scalar: str
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Reduce:
     """`combine` joins `{acc}` and `{x}`; `horizontal` names the function that joins the lanes of a vector.
 
@@ -89,7 +89,7 @@ class Reduce:
     arg: str = ""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class IndexMap:
     """Where an element comes from: input coordinate a = offsets[a] + steps[a] * result coordinate axes[a] (None: no axis).
 
@@ -109,14 +109,14 @@ class IndexMap:
         return not self.more and self.fill is None and all(s == 1 for s in self.steps) and all(o == 0 for o in self.offsets)
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Move:
     """`access(input type, result type, attrs)` gives the IndexMap of the result."""
 
     access: Callable[[Any, Any, Mapping], IndexMap]
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Assemble:
     """`parts(input types, result type, attrs)` gives one IndexMap per input: where in the RESULT its element (c0, c1, ...)
     goes: result coordinate a = offsets[a] + steps[a] * input coordinate axes[a]. `fill(attrs)` is the value of the rest, or
@@ -127,14 +127,14 @@ class Assemble:
     fill: Callable[[Mapping], Any]
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Gather:
     """Inputs (params, indices): result[o, i, r] = params[o, indices[i], r] where `axis(attrs)` splits o from r."""
 
     axis: Callable[[Mapping], int]
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Scatter:
     """Inputs (indices, updates): result[o, indices[i], r] += updates[o, i, r], in the order of i, from zeros on.
 
@@ -147,7 +147,7 @@ class Scatter:
     action: str = "add"
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Window:
     """Three labels that a window ties: position = stride * output + dilation * tap - low.
 
@@ -162,7 +162,7 @@ class Window:
     low: Any
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Contract:
     """`labels(input types, attrs)` gives the axes' labels (a, b, result): label strings or tuples of hashables.
 
@@ -174,7 +174,7 @@ class Contract:
     windows: Callable[[tuple, Mapping], tuple[Window, ...]] = lambda types, attrs: ()
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Host:
     """`binds` names the attributes that hold new dims: sizes of the result that only its values tell. `effect`: the op also
     runs where nothing needs its result, if it is fetched or something is ordered after it.
@@ -184,7 +184,7 @@ class Host:
     effect: bool = False
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Items:
     """How the work of a ROUTINE node is cut into items, which are independent of each other: threads take them in any order.
 
@@ -198,14 +198,14 @@ class Items:
     """
 
     axes: tuple[Any, ...] = ()
-    steps: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    numbers: Mapping[str, Any] = field(default_factory=dict)
-    scratch: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
+    steps: Mapping[str, tuple[Any, ...]] = NOTHING
+    numbers: Mapping[str, Any] = NOTHING
+    scratch: Mapping[str, tuple[str, Any]] = NOTHING
     failures: tuple[tuple[str, str, Any], ...] = ()
     work: Any = 0
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Routine:
     """`row` is a Python function that computes one item; `items(input types, result type or types, attrs)` gives its Items.
 
@@ -220,14 +220,14 @@ class Routine:
     ulp: float = 0.0
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Effect:
     """`action`: "read", "assign", "add" or "sub". The first input is the variable, the second the value."""
 
     action: str
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Batch:
     """How an op works on many values at once: on inputs of which some have one more axis, of `rows` elements, in front.
 
@@ -241,18 +241,18 @@ class Batch:
     operands: str = "all"
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Sample:
     """Inputs (specifications from graphc.ir.samples) and attributes on which the generic tests run an op."""
 
     inputs: tuple
-    attrs: Mapping[str, Any] = field(default_factory=dict)
+    attrs: Mapping[str, Any] = NOTHING
 
 
 REQUIRED = object()
 
 
-@dataclass(frozen=True, eq=False)
+@record(frozen=True, eq=False)
 class Op:
     """An op. See DESIGN 3 and docs/ops.md for how to write one.
 
@@ -266,7 +266,6 @@ class Op:
     context extra keywords that the interpreter passes to `numpy`: "run" (the run number).
     batch   how it works on many values at once; None: they are computed one after the other.
     orders  how often its gradient may be taken; beyond, derivatives are NaN. None: as often as one likes.
-    is_users  whether it was made outside of graphc.
     """
 
     name: str
@@ -277,7 +276,7 @@ class Op:
     grad: Callable | str
     doc: str
     rule: Any = None
-    attrs: Mapping[str, Any] = field(default_factory=dict)
+    attrs: Mapping[str, Any] = NOTHING
     nondiff: tuple[str, ...] = ()
     samples: tuple[Sample, ...] = ()
     errors: tuple[tuple[Sample, str], ...] = ()
@@ -285,7 +284,8 @@ class Op:
     fetchable: bool = True
     batch: Batch | None = None
     orders: int | None = None
-    is_users: bool = field(init=False, default=False)
+
+    is_users = False    # whether it was made outside of graphc
 
     def __post_init__(self):
         for name in ("name", "infer", "numpy", "grad", "doc"):
@@ -335,7 +335,7 @@ class Op:
 OPS: dict[str, Op] = {}
 
 
-@dataclass(frozen=True, eq=False)
+@record(frozen=True, eq=False)
 class PythonFunction:
     """A Python function as an attribute. Texts hold only its name: a graph that was read from a text cannot call it."""
 

@@ -2,16 +2,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
 from graphc.errors import ArgumentError, DTypeError, RuleError, report
 from graphc.ir import dims
 from graphc.ir.dims import Dim, Size
+from graphc.records import record
 
 
-@dataclass(frozen=True, eq=False)
+@record(frozen=True, eq=False)
 class DType:
     """A dtype: `name` as TensorFlow and NumPy spell it, `short` as the text form does.
 
@@ -148,7 +148,7 @@ def float_info(dtype: np.dtype):
     return np.finfo(dtype)
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class TensorType:
     """The type of a tensor: dtype and shape. Dims are ints, names, or expressions of names."""
 

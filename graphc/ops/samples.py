@@ -1,14 +1,13 @@
 """Specifications of random inputs, from which the generic tests make arrays."""
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from graphc.ir.types import as_dtype
+from graphc.records import record
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Values:
     """Random values of a shape: `kind` "real" in [low, high), "integer" in [low, high), "boolean", "definite" matrices,
     "ordered" (real, growing along the last axis) or "permutation" (of 0, 1, ...).

@@ -79,7 +79,7 @@ class Access:
             self._local.readers = 0
             engine.release(readers, mine)
 
-    def _wait(self, word: AccessWord) -> None:
+    def _wait(self, word: int) -> None:
         """Until the word is 0. In Python, so that Ctrl-C ends it."""
         looks, sleep = 0, SLEEP
         while self._engine.read(self.address + 8 * int(word)) if self._engine else self.words[word]:

@@ -6,11 +6,11 @@ native call.
 """
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
+from graphc.records import record
 from graphc.runtime import layout
 from graphc.runtime import threads as thread_pool
 from graphc.runtime.layout import ArgumentFlag, ArgumentWord, FrameWord, RecordFlag, RecordWord, Result
@@ -33,7 +33,7 @@ class Frame(np.ndarray):
     keep: tuple = ()
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Argument:
     """An array argument of the bound call.  `patches` are addresses of words that receive the array's data pointer."""
 
@@ -60,8 +60,8 @@ def new_frame(records, arguments=(), *, threads=1, release_gil=False, error=0, c
     frames may count together.  Everything in `keep` lives as long as the frame.
     """
     rows = np.zeros((len(records), RecordWord.SIZE), np.int64)
-    for row, record in zip(rows, records, strict=True):
-        row[:len(record)] = record
+    for row, words in zip(rows, records, strict=True):
+        row[:len(words)] = words
     frame = np.zeros(FrameWord.SIZE, np.int64).view(Frame)
     descriptors, kept = _descriptors(arguments)
     frame.keep = (rows, descriptors, kept, keep)

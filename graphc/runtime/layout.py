@@ -1,7 +1,7 @@
 """The words that the native driver and Python share.
 
-All memory is int64 words (8 bytes) in NumPy arrays; every name below is the index of a word in its table.  Addresses
-are plain integers.  Python fills the tables; the native code of `engine.py` reads them by the same names.
+All memory is int64 words (8 bytes) in NumPy arrays; every name of a class `...Word` is the index of a word in its table.
+Addresses are plain integers.  Python fills the tables; the native code of `engine.py` reads them by the same names.
 """
 from enum import IntEnum, IntFlag
 
@@ -13,7 +13,7 @@ ARRAY_DATA, ARRAY_NDIM, ARRAY_DIMS, ARRAY_DTYPE, ARRAY_FLAGS = 16, 24, 32, 56, 6
 C_CONTIGUOUS, ALIGNED, WRITEABLE = 0x1, 0x100, 0x400      # NPY_ARRAY_*
 
 
-class FrameWord(IntEnum):
+class FrameWord:
     """One bound program instance: all that a run needs.  One run at a time uses a frame (`BUSY_AT`)."""
 
     BUSY = 0             # `Busy`
@@ -39,7 +39,7 @@ class FrameWord(IntEnum):
     SIZE = 24
 
 
-class AccessWord(IntEnum):
+class AccessWord:
     """Who touches the variables of a session: any number of runs that read, or one that writes.
 
     A run steps back (gives BUSY) where it would have to wait; Python waits.
@@ -56,7 +56,7 @@ class Busy(IntEnum):
     RUNNING = 1
 
 
-class RecordWord(IntEnum):
+class RecordWord:
     """One kernel call: `void kernel(int64 *table, int64 thread, int64 threads)`; or a step of control flow."""
 
     KERNEL = 0           # address of the kernel
@@ -80,7 +80,7 @@ class RecordFlag(IntFlag):
     SHARE = 256          # with LOOP, NEXT and MEET: each thread does its share of the iterations by itself, up to the MEET
 
 
-class LoopWord(IntEnum):
+class LoopWord:
     """A loop's table. The row of an iteration is its number, or, in reverse, counts down to 0."""
 
     COUNT = 0            # address of a word: iterations that have ended
@@ -92,7 +92,7 @@ class LoopWord(IntEnum):
     SIZE = 6
 
 
-class MoveWord(IntEnum):
+class MoveWord:
     """A word that an iteration changes to base + row * step: the address of a row."""
 
     PLACE = 0            # address of the word
@@ -101,7 +101,7 @@ class MoveWord(IntEnum):
     SIZE = 3
 
 
-class ShareWord(IntEnum):
+class ShareWord:
     """The table of a loop that is shared out. Each thread walks its records on words of its own: a copy of those from this
     table on, made where its share begins.
 
@@ -119,7 +119,7 @@ class ShareWord(IntEnum):
     SIZE = 8
 
 
-class PartWord(IntEnum):
+class PartWord:
     """A word that an iteration changes to BASE + block * OUTER + row * INNER + min(part * STEP, MOST)."""
 
     PLACE = 0            # address of the word
@@ -131,7 +131,7 @@ class PartWord(IntEnum):
     SIZE = 6
 
 
-class FixWord(IntEnum):
+class FixWord:
     """A word to which thread number t adds t * STEP in its copy."""
 
     PLACE = 0
@@ -139,7 +139,7 @@ class FixWord(IntEnum):
     SIZE = 2
 
 
-class ErrorWord(IntEnum):
+class ErrorWord:
     """What the first failing kernel reports.  The driver clears STATE before a run and copies all of it afterwards."""
 
     STATE = 0            # 0 = no error; otherwise any number that the compiler chose
@@ -153,7 +153,7 @@ class ErrorWord(IntEnum):
 INTERRUPTED = -1
 
 
-class ArgumentWord(IntEnum):
+class ArgumentWord:
     """What one array argument of the bound call must be, and where its data pointer is wanted."""
 
     DTYPE = 0            # address of the dtype object; compared by identity
@@ -182,7 +182,7 @@ class Result(IntEnum):
     MISMATCH = 4
 
 
-class StepsWord(IntEnum):
+class StepsWord:
     """A series of runs of one frame, each on other rows of the same arrays: what `engine.run_steps` needs."""
 
     FRAME = 0            # address of the frame
@@ -197,7 +197,7 @@ class StepsWord(IntEnum):
     SIZE = 16            # a `StepWord` entry for each argument of the frame follows
 
 
-class StepWord(IntEnum):
+class StepWord:
     """An argument of the frame: its data are at BASE + row * BY_ROW + step * BY_STEP, or gathered from there."""
 
     BASE = 0
@@ -207,7 +207,7 @@ class StepWord(IntEnum):
     SIZE = 4
 
 
-class GateWord(IntEnum):
+class GateWord:
     """A counter that only grows, and a place to sleep until it has reached some value."""
 
     COUNT = 0
@@ -217,7 +217,7 @@ class GateWord(IntEnum):
     SIZE = 32
 
 
-class PoolWord(IntEnum):
+class PoolWord:
     """The threads of a process.  What different threads write lies at least 128 bytes apart (two cache lines)."""
 
     LOCK = 0             # 1 while a job uses the workers, and for good once they have left
