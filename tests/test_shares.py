@@ -189,17 +189,52 @@ def test_what_somebody_else_wants_is_kept(wanted):
     pair.check([rng.standard_normal((2, n, 16)) for n in (300, 280, 280)], 1e-5)
 
 
-@pytest.mark.parametrize(("dtype", "attend"), [(tf.float64, causal), (tf.float32, masked), (tf.float32, plain)])
-def test_the_gradient_of_attention(dtype, attend):
-    q, k, v = operands((2,), 300, 280, 33, dtype)
-    mask = tf.placeholder(tf.bool, [2, 1, 280])
+@pytest.mark.parametrize(("leads", "dtype", "attend", "named"), [
+    ((2,), tf.float64, causal, False), ((2,), tf.float32, masked, False), ((2,), tf.float32, plain, False),
+    ((), tf.float64, causal, False), ((2, 3), tf.float64, masked, True), ((2,), tf.float64, plain, True)])
+def test_the_gradient_of_attention(leads, dtype, attend, named):
+    dims = [f"d{k}" for k in range(len(leads))] if named else leads
+    q, k, v = operands(dims, "Q" if named else 301, "K" if named else 280, 33, dtype)
+    mask = tf.placeholder(tf.bool, [*dims, 1, "K" if named else 280])
     y = attend(q, k, v, mask)
     pair = Pair([y, *tf.gradients(tf.reduce_sum(y * y), [q, k, v])], [q, k, v, mask])
-    assert pair.shares == 2, "forward: scores, weights, results; backward: from the results' gradient to the queries'"
+    assert pair.shares == 1 + (named or 301 % 2), "from the scores to all gradients; rows that no part takes"
     rng = np.random.default_rng(0)
-    some = rng.random((2, 1, 280)) < 0.7
-    some[0] = False
-    pair.check([*(rng.standard_normal((2, n, 33)) for n in (300, 280, 280)), some], 2e-4 if dtype is tf.float32 else 1e-10)
+    for queries, keys in ((301, 280), *(((1, 5), (64, 3), (0, 2), (129, 1)) if named else ())):
+        some = rng.random((*leads, 1, keys)) < 0.7
+        some[(0,) * len(leads)] = not leads
+        values = [*(rng.standard_normal((*leads, n, 33)) for n in (queries, keys, keys)), some]
+        pair.check(values, 2e-4 if dtype is tf.float32 else 1e-10)
+
+
+def test_the_gradient_of_attention_that_others_wait_for():
+    q, k, v = operands((2,), 300, 280, 33, tf.float64)
+    y = nn.scaled_dot_product_attention(q, k, v)
+    y = y / tf.reduce_sum(tf.square(y))
+    pair = Pair(tf.gradients(tf.reduce_sum(y ** 3), [q, k, v]), [q, k, v])
+    assert pair.shares == 2, "forward, with the weights in memory; backward"
+    rng = np.random.default_rng(0)
+    pair.check([rng.standard_normal((2, n, 33)) for n in (300, 280, 280)], 1e-10)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_of_one_array_to_itself(causal):
+    x = tf.placeholder(tf.float64, [3, "N", 3, 16])
+    q, k, v = tf.unstack(x, axis=2)
+    y = nn.scaled_dot_product_attention(q, k, v, causal=causal)
+    pair = Pair([y, *tf.gradients(tf.reduce_sum(y * y), [x])], [x])
+    assert pair.shares == 2, "parts, and rows that no part takes"
+    rng = np.random.default_rng(0)
+    for size in (1, 50, 129):
+        pair.check([rng.standard_normal((3, size, 3, 16))], 1e-10)
+
+
+def test_attention_with_dropout():
+    x = tf.placeholder(tf.float64, [2, 2, 130, 40])
+    y = nn.scaled_dot_product_attention(x, x, x, dropout_rate=0.3, seed=5)
+    pair = Pair([y, *tf.gradients(tf.reduce_sum(y * y), [x])], [x])
+    assert pair.shares == 1, "an element's random number is that of its place in the whole"
+    pair.check([np.random.default_rng(0).standard_normal((2, 2, 130, 40))], 1e-10)
 
 
 def test_a_product_of_a_part_of_a_product_is_done_in_parts():

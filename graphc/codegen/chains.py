@@ -2,26 +2,29 @@
 
 Softmax(Q K') V has a matrix of scores that is larger than all else. A few of its rows are computed, normalised and multiplied
 before the next ones, by the same kernels that would do all of it: they stay in the cache, and no matrix of scores is in memory.
-What others need besides, such as a gradient the weights, goes to memory from there.
+What else is done with these rows is done there: the gradients, too, where they wait for nothing else. Those by keys and values
+sum over the rows; they are added up part by part. What others need goes to memory from there.
 """
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from graphc.codegen.control import Loop, Part, Shares, Step, with_buffers
-from graphc.codegen.copies import copy_call, stand_in
-from graphc.codegen.cuts import Cut, NotCut, Steps, cut_calls, own_parts, part_size
+from graphc.codegen.control import Loop, Part, Row, Shares, Step, with_buffers
+from graphc.codegen.copies import copy_call, fill_call, stand_in
+from graphc.codegen.cuts import OWN_WORDS, Cut, Known, NotCut, Steps, View, cut_call, cut_calls, own_parts, part_size
 from graphc.codegen.kernel import Access, ContractKernel, Int, Load, LoopKernel, Store
 from graphc.codegen.lower import Buffer, Call, typical
+from graphc.codegen.sums import adding, results, total
 from graphc.ir import dims
 from graphc.ir.dims import Size
 from graphc.ir.types import BY_SHORT, TensorType
 from graphc.passes.regions import Source, contiguous
 
-PART_BYTES = 512 << 10      # of all matrices in a part: they stay in a core's second cache
+PART_BYTES = 768 << 10      # of all matrices in a part: they stay in a core's second cache
 MOST_ROWS = 128             # of it in a part: enough for packing what they are multiplied with to be cheap
 LEADS = 2                   # axes before that of the rows which an iteration has one place of
+GROUPS = 16                 # loops that are shared out, at least, where products sum over rows: for so many threads
 
 
 def in_parts(steps: Sequence[Step], kept: Collection[Buffer]) -> list[Step]:
@@ -32,28 +35,25 @@ def in_parts(steps: Sequence[Step], kept: Collection[Buffer]) -> list[Step]:
     for last in steps:
         if not isinstance(last, Call) or not isinstance(last.kernel, ContractKernel) or last not in found:
             continue
-        for weights in last.buffers if _is_wider(_length(last), size_of(last, last.kernel.n)) else ():
+        for weights in last.buffers if _is_wider(_length(last), last.size(last.kernel.n)) else ():
             calls = links.chain(last, weights)
             if calls and all(_is_wider(_length(last), _length(c)) for c in calls if c is not last):
                 try:
-                    made = _Chain(calls, weights, {b for c in calls for b in c.writes if links.is_for(b, calls)}).steps()
+                    chain = _Chain(calls, weights, links)
+                    taken = [*chain.calls, *chain.sums]
+                    made = chain.steps()
                 except NotCut:
                     continue
                 at = found.index(last)
-                found = [s for s in (*found[:at], *made, *found[at:]) if s not in calls]
+                found = [s for s in (*found[:at], *made, *found[at:]) if s not in taken]
                 links = _Links(found, kept)
                 break
     return found
 
 
-def size_of(call: Call, number: Int) -> Size:
-    """A size of a call's kernel."""
-    return call.sizes[call.kernel.sizes.index(number)] if isinstance(number, str) else number
-
-
 def _length(call: Call) -> Size:
     """How many numbers a product sums up; 0 of what is none."""
-    return size_of(call, call.kernel.k) if isinstance(call.kernel, ContractKernel) else 0
+    return call.size(call.kernel.k) if isinstance(call.kernel, ContractKernel) else 0
 
 
 def _is_wider(size: Size, other: Size) -> bool:
@@ -110,70 +110,114 @@ class _Links:
         between = self.steps[self.steps.index(calls[0]):self.steps.index(last)]
         return [] if any(s.reads & made or s.writes & (reads | made) for s in between if s not in calls) else calls
 
+    def beside(self, calls: Sequence[Call], matrices: Collection[Buffer]) -> list[Call]:
+        """Other calls that read one of the matrices and may as well be done where these calls are."""
+        found: list[Call] = []
+        at = max(map(self.steps.index, calls))
+        made = {b for c in calls for b in c.writes}
+        for k, step in enumerate(self.steps):
+            if not isinstance(step, Call) or not isinstance(step.kernel, ContractKernel | LoopKernel) or step in calls or \
+                    not step.reads & set(matrices) or any(step.writes & c.reads for c in calls):
+                continue
+            others = [s for s in self.steps[min(k, at):max(k, at) + 1] if s not in calls and s is not step]
+            if not any(s.writes & (step.reads | step.writes) or s.reads & step.writes for s in others) and \
+                    (k > at or not step.reads & made):
+                found.append(step)
+        return found
+
 
 class _Chain:
-    def __init__(self, calls: Sequence[Call], weights: Buffer, inside: Collection[Buffer]):
-        """inside: the buffers that only these calls need."""
-        self.calls, self.weights, self.inside = list(calls), weights, set(inside)
+    def __init__(self, calls: Sequence[Call], weights: Buffer, links: _Links):
+        self.calls, self.weights = list(calls), weights
         kernel = calls[-1].kernel
         assert isinstance(kernel, ContractKernel)
-        axes = [size_of(calls[-1], n) for _, n in (*kernel.batch, ("m", kernel.m))]
+        axes = [calls[-1].size(n) for _, n in (*kernel.batch, ("m", kernel.m))]
         self.axes = tuple(n for n in axes if n != 1)
         if not 1 <= len(self.axes) <= LEADS + 1:
             raise NotCut("too many axes")
-        rows, bytes_ = self.axes[-1], weights.bytes
+        bytes_ = weights.bytes
         matrices = {b for c in calls[:-1] for b in c.reads | c.writes if typical(b.bytes) >= typical(bytes_)}
-        if isinstance(bytes_, int) and bytes_ * 2 <= PART_BYTES:
+        if isinstance(bytes_, int) and bytes_ * 3 <= PART_BYTES:
             raise NotCut("the matrix is small")
+        self.sums: list[Call] = []
+        self.tables: dict[tuple[str, Size], Buffer] = {}
+        self.before: list[Call] = []
+        count = max(2, len(self.take(links, matrices)))
         row_bytes = dims.floordiv(bytes_, dims.product(self.axes))
-        most = PART_BYTES // max(1, row_bytes * max(2, len(matrices))) if isinstance(row_bytes, int) else MOST_ROWS // 2
-        self.cut = Cut(self.axes, part_size(rows, max(1, min(MOST_ROWS, most))))
+        most = PART_BYTES // max(1, row_bytes * count) if isinstance(row_bytes, int) else MOST_ROWS // 2
+        self.most = max(1, min(MOST_ROWS, most))
+        everything = [*self.calls, *self.sums]
+        self.inside = {b for c in self.calls for b in c.writes if links.is_for(b, everything)}
+        self.panels = {b for c in everything for b in c.buffers if b.per_thread}
+
+    def known(self) -> Known:
+        return Known({}, {b for c in self.calls for b in c.writes}, set(), {}, self.tables, self.before)
+
+    def take(self, links: _Links, matrices: Collection[Buffer]) -> Collection[Buffer]:
+        """Take in what else is done with the same matrices, and with what comes of it. Gives all matrices."""
+        cut, known = Cut(self.axes, 1), self.known()
+        cut_calls(self.calls, cut, known)
+        tried: set[Step] = set()
+        while new := [c for c in links.beside(self.calls, matrices) if c not in tried]:
+            for call in new:
+                tried.add(call)
+                trial = known.copy([*matrices, *call.writes])
+                try:
+                    along = self.along(call, cut, trial)
+                except NotCut:
+                    continue
+                known = trial
+                if along == "k":
+                    self.sums.append(call)
+                else:
+                    self.calls.append(call)
+                    matrices = {*matrices, *(b for b in call.writes if typical(b.bytes) >= typical(self.weights.bytes))}
+                    break       # others may have to wait for this one
+        self.calls.sort(key=links.steps.index)
+        return matrices
+
+    def along(self, call: Call, cut: Cut, known: Known) -> str:
+        """The axis along which a call can be cut. Raises NotCut."""
+        try:
+            cut_call(call, cut, trial := known.copy([]))
+            _require_rows(call.writes, trial)
+        except NotCut:
+            if not isinstance(call.kernel, ContractKernel):
+                raise
+            cut_call(call, cut, known, "k")
+            return "k"
+        known.steps, known.views = trial.steps, trial.views
+        return "m"
 
     def steps(self) -> list[Step]:
-        """What is done before the loop, and the loop."""
+        """What is done before the loop, and the loop; with sums, more than that."""
         copies: list[Step] = []
         made = {b for c in self.calls for b in c.writes}
-        for k, call in enumerate(self.calls[:-1]):
-            if isinstance(call.kernel, ContractKernel) and not call.reads & made:
+        for k, call in enumerate(self.calls):
+            if not call.reads & made:
                 before, self.calls[k] = in_order(call)
                 copies += before
-        return [*copies, self.loop()]
-
-    def loop(self) -> Loop:
-        known: dict[Buffer, Steps] = {}
-        own = {b for c in self.calls for b in c.writes}
-        calls = cut_calls(self.calls, self.cut, known, own)
-        panels = {b for c in self.calls for b in c.buffers if b.per_thread}
-        if any(known[b][-1] == 0 for b in own - panels):
-            raise NotCut("a result is not made row by row")
-        inside = panels | self.inside
-        moved = {b: self.part(b, steps) for b, steps in known.items() if b not in inside and any(s != 0 for s in steps)}
-        own_parts(inside, self.cut, known)
-        mapping: dict[Buffer, Buffer] = {**moved}
-        scores = self.scores()
-        if scores is not None and self.fits_in_place(scores):
-            mapping[self.weights] = scores
-        length = self.cut.count * dims.product(self.axes[:-1])
-        leads = (1, 1, *self.axes[:-1])
-        return Loop([], None, with_buffers(calls, mapping), length, False, list(moved.values()), Buffer("count", 8),
-                    Buffer("run", 8), shares=Shares(self.cut.count, *leads[-LEADS:]))
+        if self.sums:
+            return [*copies, *self.summing()]
+        cut = Cut(self.axes, part_size(self.axes[-1], self.most))
+        calls, known = self.cut(cut)
+        own_parts(self.inside | self.panels, cut, known)
+        parts = {b: self.part(b, steps, cut.part) for b, steps in self.moved(known)}
+        return [*self.before, *copies, self.shared(cut.count, with_buffers(calls, self.mapping(parts)), parts)]
 
     def scores(self) -> Buffer | None:
-        """The one matrix that weights which only the last call needs are made of."""
-        found = self.calls[0].writes & self.calls[1].reads
-        return next(iter(found)) if len(found) == 1 and len(self.calls) == 3 and self.weights in self.inside else None
+        """A matrix in whose memory the weights may be made, where both are only needed here."""
+        middle = next(c for c in self.calls if self.weights in c.writes)
+        others = {b for c in (*self.calls, *self.sums) if c is not middle for b in c.reads}
+        made = {b for c in self.calls if c is not middle for b in c.writes}
+        free = (b for b in middle.buffers if b in made & self.inside - others and b.bytes == self.weights.bytes)
+        return next((b for b in free if self.fits_in_place(middle, b)), None) if self.weights in self.inside else None
 
-    def part(self, buffer: Buffer, steps: Steps) -> Part:
-        outer, inner, step = (0, 0, *steps)[-LEADS - 1:]
-        size = self.cut.part * step if step != 0 else buffer.bytes
-        return Part(buffer, size, outer, inner, self.cut.part * step)
-
-    def fits_in_place(self, scores: Buffer) -> bool:
+    def fits_in_place(self, call: Call, scores: Buffer) -> bool:
         """Whether the weights may be made in the memory of the scores: once a weight, or what becomes one, is stored, the
         score at the same place is not looked at any more.
         """
-        call, form, stored = self.calls[1], set(), False
-        kernel = call.kernel
+        kernel, form, stored = call.kernel, set(), False
         assert isinstance(kernel, LoopKernel)
         for section in (kernel.before, *(part for phase in kernel.phases for part in (phase.body, phase.after))):
             for statement in section:
@@ -185,6 +229,88 @@ class _Chain:
                         return False
                     stored |= buffer is self.weights and isinstance(statement, Store)
         return len(form) == 1
+
+    def cut(self, cut: Cut) -> tuple[list[Call], Known]:
+        """The calls of one part. Raises NotCut."""
+        known = self.known()
+        known.inside = self.inside | self.panels
+        calls = cut_calls(self.calls, cut, known)
+        _require_rows(known.own, known)
+        return calls, known
+
+    def moved(self, known: Known) -> list[tuple[Buffer, Steps]]:
+        """The buffers of which an iteration has another part, and views."""
+        return [(b, steps) for b, steps in known.steps.items()
+                if b not in self.inside | self.panels and (any(s != 0 for s in steps) or isinstance(b, View))]
+
+    def mapping(self, parts: Mapping[Buffer, Buffer]) -> dict[Buffer, Buffer]:
+        scores = self.scores()
+        return {**parts} if scores is None else {**parts, self.weights: scores}
+
+    def part(self, buffer: Buffer, steps: Steps, rows: Size) -> Part:
+        """The part of a buffer that an iteration works on: so many rows."""
+        outer, inner, step = (0, 0, *steps)[-LEADS - 1:]
+        size = rows * step if step != 0 else buffer.bytes
+        return Part(buffer.whole if isinstance(buffer, View) else buffer, size, outer, inner, rows * step)
+
+    def shared(self, count: Size, body: Sequence[Step], parts: Mapping[Buffer, Part]) -> Loop:
+        """A loop over so many parts of the rows at each place of the axes before them."""
+        leads = (1, 1, *self.axes[:-1])[-LEADS:]
+        return Loop([], None, list(body), count * dims.product(leads), False, list(parts.values()), Buffer("count", 8),
+                    Buffer("run", 8), shares=Shares(count, *leads))
+
+    # sums over the rows ------------------------------------------------------------------------------------------------
+
+    def summing(self) -> list[Step]:
+        """The steps of a chain with products that sum over its rows.
+
+        The rows are in groups, each of parts. The sums of a group's parts are added up in order; then those of the groups. How
+        many there are depends on sizes alone. A few rows that no part takes are done at the end, as a part of the first group.
+        """
+        rows, leads = self.axes[-1], dims.product(self.axes[:-1])
+        groups = max(1, min(GROUPS // max(1, typical(leads)), typical(rows) // self.most))
+        each = dims.maximum(1, dims.floordiv(rows + self.most * groups - 1, self.most * groups))
+        part = dims.floordiv(rows, each * groups)
+        rest = rows - part * each * groups
+        sums, totals = [], []
+        for call in self.sums:
+            partial = Buffer(f"{call.kernel.name}_sums", groups * results(call).bytes)
+            sums.append(adding(call, partial))
+            totals.append(total(call, partial, groups))
+        cut = Cut(self.axes, part, True, None if rest == 0 else 0)
+        main, known = self.group_loop(cut, sums, groups, each)
+        own_parts(self.inside | self.panels, cut, known, dims.maximum(part, rest))
+        steps: list[Step] = [main]
+        if rest != 0:
+            cut = Cut(self.axes, rest, True, part * each * groups)
+            calls, known = self.cut(cut)
+            calls += [cut_call(c, cut, known, "k") for c in sums]
+            parts = {b: self.part(b, steps, 0) for b, steps in self.moved(known)}
+            steps.append(self.shared(1, with_buffers(calls, self.mapping(parts)), parts))
+        return [*self.before, *steps, *totals]
+
+    def group_loop(self, cut: Cut, sums: Sequence[Call], groups: int, each: Size) -> tuple[Loop, Known]:
+        """The loop over groups, in which each thread goes through the parts of one by itself."""
+        calls, known = self.cut(cut)
+        calls += [cut_call(c, cut, known, "k") for c in sums]
+        parts = {b: self.part(b, steps, cut.part * each) for b, steps in self.moved(known)}
+        zeros: list[Step] = []
+        for call in sums:
+            partial, type_ = call.buffers[-1], results(call)
+            one = parts[partial] = self.part(partial, known.steps[partial], 0)
+            one.step = type_.bytes
+            zeros.append(fill_call(type_.with_shape(type_.shape[-2:]), 0, one))
+        rows = {b: Row(f"{b.name}_row", cut.part * known.steps[b][-1], p, cut.part * known.steps[b][-1])
+                for b, p in parts.items() if known.steps[b][-1] != 0}
+        body = with_buffers(calls, self.mapping({**parts, **rows}))
+        count, run = (Buffer(name, OWN_WORDS, per_thread=True) for name in ("count", "run"))
+        inner = Loop([], None, body, each, False, list(rows.values()), count, run)
+        return self.shared(groups, [*zeros, inner], parts), known
+
+
+def _require_rows(buffers: Collection[Buffer], known: Known) -> None:
+    if any(known.steps[b][-1] == 0 for b in buffers if not b.per_thread):
+        raise NotCut("a result is not made row by row")
 
 
 def in_order(call: Call) -> tuple[list[Call], Call]:

@@ -69,6 +69,10 @@ class Call:
     def may_fail(self) -> bool:
         return bool(self.failures)
 
+    def size(self, number: Int) -> Size:
+        """What a number of the kernel is here."""
+        return self.sizes[self.kernel.sizes.index(number)] if isinstance(number, str) else number
+
 
 class Parameters:
     """Collects a kernel's buffers and sizes, and gives them names. Equal sizes share a name."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from graphc.codegen.control import Loop, Part, Row, Shares, Step, control_steps, with_buffers
 from graphc.codegen.copies import raw_copy
-from graphc.codegen.cuts import Cut, NotCut, Steps, cut_calls, own_parts, part_size
+from graphc.codegen.cuts import OWN_WORDS, Cut, Known, NotCut, Steps, cut_calls, own_parts, part_size
 from graphc.codegen.lower import Buffer, Call
 from graphc.ir.dims import Size
 from graphc.ir.graph import Graph
@@ -20,7 +20,6 @@ from graphc.ir.types import TensorType
 MOST_ROWS = 32      # of a batch in one part: more would not share a factor's way through the registers any better
 WIDE = 128          # numbers in a row; of narrower ones a part has more
 SMALL = 1024        # numbers in all loop variables: one thread's work
-OWN_WORDS = 128     # bytes, so that no two threads write to one cache line
 
 Lower = Callable[..., tuple[list[Step], dict[Node, Buffer]]]
 
@@ -54,15 +53,16 @@ class _SharedScan:
         inner = made[-1]
         if not isinstance(inner, Loop) or not all(isinstance(s, Call) for s in inner.body):
             raise NotCut("the loop does not only call kernels")
-        known: dict[Buffer, Steps] = {b: (self.row_bytes(t),) for b, t in zip(states, self.types, strict=True)}
+        steps_of: dict[Buffer, Steps] = {b: (self.row_bytes(t),) for b, t in zip(states, self.types, strict=True)}
         written = {b for s in inner.body for b in s.writes}
-        body = cut_calls(inner.body, self.cut, known, written | set(states))   # type: ignore[arg-type]
+        known = Known(steps_of, written | set(states))
+        body = cut_calls(inner.body, self.cut, known)   # type: ignore[arg-type]
         own = {b for b in written if not isinstance(b, Row)} | set(states)
         own_parts(own, self.cut, known)
         inner.count.bytes = inner.run.bytes = OWN_WORDS
         inner.count.per_thread = inner.run.per_thread = True
-        self.move(inner, known)
-        mapping = {b: self.part(b, steps) for b, steps in known.items()
+        self.move(inner, steps_of)
+        mapping = {b: self.part(b, steps) for b, steps in steps_of.items()
                    if b not in own and not isinstance(b, Row) and steps != (0,)}
         inner.body = with_buffers(body, mapping)
         steps: list[Step] = [*self.copies(self.inputs, states, into=True), inner,
@@ -100,5 +100,5 @@ class _SharedScan:
         for buffer, state, type_ in zip(outside, states, self.types, strict=False):
             copy = raw_copy(type_, *((buffer, state) if into else (state, buffer)))
             part = self.part(buffer, (self.row_bytes(type_),))
-            found += with_buffers(cut_calls([copy], self.cut, {}, {buffer}), {buffer: part})
+            found += with_buffers(cut_calls([copy], self.cut, Known(own={buffer})), {buffer: part})
         return found

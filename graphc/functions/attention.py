@@ -4,6 +4,7 @@ from __future__ import annotations
 import math
 
 from graphc.errors import ArgumentError, DTypeError, ShapeError, report
+from graphc.functions.custom import custom_gradient
 from graphc.functions.linalg import matmul, tensordot
 from graphc.functions.random import dropout
 from graphc.initializers import zeros_initializer
@@ -27,13 +28,24 @@ def masked_softmax(logits, mask=None, axis=-1, name=None) -> Node:
     axes = composite.axes_of(logits, axis, "masked_softmax")
     if mask is not None:
         logits = compare.where(as_node(mask, None, "masked_softmax"), logits, -math.inf)
+    return elementwise.identity(_weights(logits, axes=axes), name=name)
+
+
+@custom_gradient
+def _weights(logits, axes):
+    """The softmax, whose gradient needs nothing but the result. A row of minus infinities is all 0."""
     shape = tuple(logits.type.shape)
     top = elementwise.stop_gradient(reduce_max(logits, axes=axes))
     top = compare.where(compare.equal(top, -math.inf), 0, top)
     powers = exp(logits - composite.keep(top, shape, axes))
     total = reduce_sum(powers, axes=axes)
     total = compare.where(compare.equal(total, 0), 1, total)  # only where all is masked: else the largest power is 1
-    return elementwise.divide(powers, composite.keep(total, shape, axes), name=name)
+    weights = powers / composite.keep(total, shape, axes)
+
+    def gradient(dy):
+        part = dy * weights     # one matrix of this size, where weights * (dy - sum) would need two
+        return part - weights * composite.keep(reduce_sum(part, axes=axes), shape, axes)
+    return weights, gradient
 
 
 def scaled_dot_product_attention(query, key, value, mask=None, causal=False, scale=None, dropout_rate=0.0, seed=None,
