@@ -25,7 +25,8 @@ DEAR = 10               # vector instructions that take longer than a store and 
 KEPT_ROW = 1 << 15      # elements of a row that stays in the caches between passes
 LONG_ROW = 256          # elements of which few are at the ends
 MANY_COLUMNS = 64       # for each vector that is walked down with others
-WIDE_STATEMENTS = 40    # of a body that is written several times
+WIDE_STATEMENTS = 80    # of a body that is written several times
+WIDE_SUMS = 3           # of a pass
 MANY_STATEMENTS = 80    # of which not two fit side by side
 ABREAST = 4             # vectors that are computed at once, where each is a long chain of instructions
 PLAIN = {Kind.ELEMENTWISE, Kind.REDUCE, Kind.INDEX}
@@ -200,7 +201,7 @@ class LoopLowering:
         columns = dims.product(self.region.sizes[a] for a in self.order[0][-1]) if self.order[0] else 1
         statements = len(before) + sum(len(p.body) + len(p.after) for p in phases)
         sums = max((len(p.accumulators) for p in phases), default=0)
-        if not isinstance(columns, int) or statements > WIDE_STATEMENTS or sums > 2:
+        if not isinstance(columns, int) or statements > WIDE_STATEMENTS or sums > WIDE_SUMS:
             return 1
         return next((w for w in (4, 2) if columns >= w * MANY_COLUMNS), 1)
 

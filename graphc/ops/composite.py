@@ -55,6 +55,46 @@ def keep(reduced: Node, shape, axes) -> Node:
     return reshape_to(reduced, shape=tuple(1 if a in axes else d for a, d in enumerate(shape)))
 
 
+FACTORS = 12    # of a product whose sum is looked at
+
+
+def factored_sum(x: Node, axes: tuple[int, ...]) -> Node:
+    """The sum of x over `axes`. Of a product, factors that vary along other axes alone are multiplied with the sum: it does not
+    wait for them, and one pass can make it together with what they depend on (the gradient of a normalisation).
+    """
+    shape, rank = tuple(x.type.shape), x.type.rank
+    outside: list[Node] = []
+    inside: list[Node] = []
+    waiting, sign = [x], 1
+    while waiting and len(inside) + len(outside) + len(waiting) <= FACTORS:
+        factor = waiting.pop()
+        if factor.op is multiply:
+            waiting += reversed(factor.inputs)
+        elif factor.op is negative:
+            waiting.append(factor.inputs[0])
+            sign = -sign
+        else:
+            bare = factor
+            while bare.op is broadcast_to:
+                bare = bare.inputs[0]
+            sizes = (1,) * (rank - bare.type.rank) + tuple(bare.type.shape)
+            varies = any(d != 1 for d in sizes)
+            (outside if varies and all(sizes[a] == 1 for a in axes) else inside).append(factor)
+    covered = {a for f in inside for a in axes if a >= rank - f.type.rank and f.type.shape[a - rank] == shape[a]}
+    if waiting or not outside or covered != set(axes) or x.type.dtype.size < 4:     # halves may overflow before the factor
+        return reduce_sum(x, axes=axes)
+    product = functools.reduce(multiply, inside)
+    total = reduce_sum(product, axes=tuple(a - rank + product.type.rank for a in axes))
+    for factor in outside:
+        while factor.op is broadcast_to:
+            factor = factor.inputs[0]
+        kept = tuple(d for a, d in enumerate(factor.type.shape, rank - factor.type.rank) if a not in axes)
+        total = multiply(total, reshape_to(factor, shape=kept))
+    left = tuple(d for a, d in enumerate(shape) if a not in axes)
+    total = total if total.type.shape == left else broadcast_to(total, shape=left)
+    return total if sign > 0 else negative(total)
+
+
 def require_same_shape(what: str, **tensors: Node) -> None:
     """Raise ShapeError unless the two tensors have one shape."""
     a, b = tensors.values()

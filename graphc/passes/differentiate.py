@@ -8,11 +8,10 @@ from graphc.ir.container import detached
 from graphc.ir.graph import Graph, map_nested, rebuild, topological
 from graphc.ir.node import GROUP, RESULT, Node, as_node, input_node, make
 from graphc.ir.op import Kind
-from graphc.ops.composite import zeros_like
+from graphc.ops.composite import factored_sum, zeros_like
 from graphc.ops.elementwise import add
 from graphc.ops.grad import connected, takes_gradient
 from graphc.ops.movement import broadcast_to, reshape_to
-from graphc.ops.reduce import reduce_sum
 from graphc.passes.batch import batched, in_turn
 from graphc.passes.infer_shapes import infer_shapes
 from graphc.passes.manager import graph_pass
@@ -141,7 +140,7 @@ def sum_to(x: Node, shape) -> Node:
     axes = tuple(range(lead)) + tuple(a + lead for a, d in enumerate(shape)
                                       if lead + a >= 0 and d == 1 and x.type.shape[a + lead] != 1)
     if axes:
-        x = reduce_sum(x, axes=axes)
+        x = factored_sum(x, axes)
     kept = tuple(d for a, d in enumerate(shape) if a + lead not in axes)
     if len(kept) != len(shape):
         return reshape_to(x, shape=shape)
