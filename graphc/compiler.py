@@ -222,10 +222,10 @@ class Native(Compiled):
                 found = instance.try_run(values)
                 if found is not None:
                     return found
-        if not self.last or self.part_of_several:
+        if not self.last:
             return None
         with self.store.access.preparing:
-            other = self.executable.fitting(values)
+            other = self.executable.fitting(values, new=not self.part_of_several)
         if other is None or other in self.last:
             return None
         found = other.try_run(values)

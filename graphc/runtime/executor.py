@@ -85,14 +85,16 @@ class Executable:
             found.generation = threads.generation   # the number may have changed and come back
         return found
 
-    def fitting(self, values: Sequence) -> Instance | None:
-        """Like `instance`, for values that may be anything, but somebody may run it now. None where shapes do not fit."""
+    def fitting(self, values: Sequence, new: bool) -> Instance | None:
+        """Like `instance`, for values that may be anything, but somebody may run it now. None where shapes do not fit; without
+        `new`, also for those that have not been here.
+        """
         lane = self.lanes[0]
         try:
             shapes = [v.shape for v in values]
             key = (thread_count(), *shapes)
             found = lane.instances.get(key)
-            sizes = None if found is not None else self.binder(*shapes)
+            sizes = self.binder(*shapes) if found is None and new else None
         except (AttributeError, TypeError, ValueError):
             return None
         return found if sizes is None else self._add(lane, key, sizes)
