@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.codegen.copies import copy_call, fill_call, stand_in
-from graphc.codegen.kernel import Access, Compute, ContractKernel, Load, Operand, Packing
+from graphc.codegen.kernel import Access, Compute, ContractKernel, Load, Operand, Packing, Statement, Store
 from graphc.codegen.loops import LoopLowering, addressed
 from graphc.codegen.lower import Buffer, Call, Parameters, Target
 from graphc.codegen.statements import Strides, Writer
@@ -59,8 +59,11 @@ class ContractLowering:
     """Turns a region around a contraction into kernel calls: copies of operands that need one, then the product."""
 
     def __init__(self, name: str, product: Product, inside: Collection[Node], buffers: Mapping[Node, Buffer], target: Target,
-                 line=None, few: tuple[Size, int] | None = None):
-        """few: a size that is to be cut, and the most that a part will have of it."""
+                 line=None, few: tuple[Size, int] | None = None, part: Size = 0):
+        """few: a size that is to be cut, and the most that a part will have of it. part: with it, the sums are cut into parts of
+        so many terms, whose results are stored one after the other, and nothing else is computed.
+        """
+        self.part = part
         self.name, self.region, self.anchor, self.inside, self.few = name, product.epilogue, product.anchor, inside, few
         anchor = product.anchor
         self.buffers, self.target, self.line = buffers, target, line
@@ -171,24 +174,33 @@ class ContractLowering:
         a = self.operand(parameters, self.a, groups, "m", rows, packed=False)
         b = self.operand(parameters, self.b, groups, "n", width, packed=self.wants_packing({**count, "m": m_rows}, n, width))
         axes = [(name, [self.axis_of[x] for x in group]) for name, group in names]
-        region, stored = self.region, self.anchor.type.dtype
-        product = "acc" if stored is dtype else "product"
-        writer = Writer(region, self.buffers, parameters, Strides(region, parameters, axes), (self.anchor, product))
-        order = [self.anchor, *region.nodes]
-        epilogue = writer.section([(x, True) for x in order if x in region.outputs])
-        if stored is not dtype:
-            epilogue.insert(0, Compute(product, stored.short, "acc", ("acc",)))
+        region = self.region
+        strides = Strides(region, parameters, axes)
+        if self.part != 0:
+            epilogue = [self.partial_store(parameters, strides)]
+        else:
+            product, epilogue = rounded_product(self.anchor)
+            writer = Writer(region, self.buffers, parameters, strides, (self.anchor, product))
+            epilogue += writer.section([(x, True) for x in [self.anchor, *region.nodes] if x in region.outputs])
         m_size, n_size, k_size = (parameters.size(count[g], keep=(1,)) for g in "mnk")
         rows_first = not b.packing and (a.packing is not None or is_tall(m_rows, rows, count["n"], width))
         may_be_one = rows > 1 and not isinstance(count["m"], int) and not b.packing
         kernel = ContractKernel(self.name, parameters.buffer_names, parameters.size_names, dtype.short,
                                 tuple((f"b{i}", parameters.size(sizes[x], keep=())) for i, x in enumerate(batch)),
                                 m_size, n_size, k_size, a, b, rows, vectors, tuple(epilogue), 8 if dtype.size == 8 else 4,
-                                rows_first=rows_first, may_fail=bool(parameters.failures),
+                                part=parameters.size(self.part), rows_first=rows_first, may_fail=bool(parameters.failures),
                                 row_vectors=row_vectors(count["n"], vectors, lanes) if may_be_one else 0)
         kernel = replace(kernel, buffers=parameters.buffer_names, sizes=parameters.size_names)
         work = 2 * dims.product(sizes[x] for x in batch) * count["m"] * count["n"] * count["k"]
         return parameters.call(kernel, operations=work, location=self.line)
+
+    def partial_store(self, parameters: Parameters, strides: Strides) -> Statement:
+        """What stores the results of a part of the sums."""
+        type_, dtype = self.anchor.type, self.anchor.type.dtype.arithmetic
+        places = strides.over_axes(contiguous(type_.shape), self.region.placement[self.anchor])
+        at = Access(parameters.buffer(self.buffers[self.anchor], write=True), dtype.short,
+                    (("part", parameters.size(type_.elements)), *places))
+        return Store("acc", at)
 
     def operand(self, parameters: Parameters, side: _InMemory | _Computed, groups: Mapping[str, list], free: str, part: int,
                 packed: bool) -> Operand:
@@ -205,7 +217,8 @@ class ContractLowering:
             axes = [(name, [side.axis_of[x] for x in group if x in side.axis_of]) for name, group in groups.items()]
             writer = Writer(side.region, self.buffers, parameters, Strides(side.region, parameters, axes))
             packing = Packing(along, tuple(writer.section([(side.root, False)])), writer.value(side.root))
-        k, dtype = dims.product(self.sizes[x] for x in groups["k"]), self.anchor.type.dtype.arithmetic
+        k = self.part if self.part != 0 else dims.product(self.sizes[x] for x in groups["k"])
+        dtype = self.anchor.type.dtype.arithmetic
         buffer = Buffer(f"{self.name}_{'panel' if free == 'n' else 'rows'}", k * part * dtype.size, per_thread=True)
         access = Access(parameters.buffer(buffer, write=True), dtype.short)
         return Operand(access, *((1, part) if along == free else (parameters.size(k, keep=(1,)), 1)), packing)
@@ -225,6 +238,14 @@ class ContractLowering:
         large = not isinstance(k, int) or not isinstance(count["n"], int) or k * count["n"] * item > PACK_BYTES
         wide = not isinstance(count["n"], int) or count["n"] > 2 * width
         return not self.b.in_order(n) or many and large and wide or not self.target.cheap_masks
+
+
+def rounded_product(anchor: Node) -> tuple[str, list[Statement]]:
+    """(name of a product's value, statements that make it of the sum "acc")."""
+    stored = anchor.type.dtype
+    if stored is stored.arithmetic:
+        return "acc", []
+    return "product", [Compute("product", stored.short, "acc", ("acc",))]
 
 
 def in_memory(labels: Sequence, source: Source) -> _InMemory:

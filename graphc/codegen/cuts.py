@@ -147,6 +147,8 @@ class _CutCall:
         kernel = call.kernel
         if not isinstance(kernel, LoopKernel | ContractKernel) or call.failures:
             raise NotCut(f"{kernel.name} is no loop that always succeeds")
+        if isinstance(kernel, ContractKernel) and kernel.part:
+            raise NotCut(f"{kernel.name} sums up parts")
         self.kernel: LoopKernel | ContractKernel = kernel
         if isinstance(kernel, LoopKernel):
             if kernel.chunk:

@@ -197,6 +197,8 @@ class ContractKernel:
     computed at a time. rows_first: work is handed out by rows of tiles, not by columns: what a thread writes then lies
     together, as the sweeps over the result that follow hand it out. Sums run over k in blocks of fixed size, each in order,
     so that results depend on shapes alone. row_vectors: where not 0, the vectors of a tile where m turns out to be 1.
+    part: where not 0, k is cut into parts of so many, and there is one more axis, "part", outside of all others: results are
+    sums over one part.
     """
 
     name: str = field(compare=False)
@@ -213,6 +215,7 @@ class ContractKernel:
     vectors: int
     epilogue: tuple[Statement, ...]
     item_bytes: int
+    part: Int = 0
     rows_first: bool = False
     row_vectors: int = 0
     may_fail: bool = False
@@ -385,7 +388,7 @@ def kernel_text(kernel: Kernel) -> str:
     if isinstance(kernel, ContractKernel):
         batch = "".join(f"{a}<{n}, " for a, n in kernel.batch)
         lines = [head + "{", f"  for {batch}m<{kernel.m}, n<{kernel.n}: acc = sum over k<{kernel.k} of a * b"
-                 f"  # tile {kernel.rows}x{kernel.vectors} vectors",
+                 f"{f', {kernel.part} at a time' if kernel.part else ''}  # tile {kernel.rows}x{kernel.vectors} vectors",
                  *_operand_lines("a", kernel.a), *_operand_lines("b", kernel.b)]
         return "\n".join(lines + [f"    {_line(s)}" for s in kernel.epilogue] + ["}"])
     if isinstance(kernel, RecurrenceKernel):

@@ -14,6 +14,7 @@ from graphc.codegen.loops import LoopLowering
 from graphc.codegen.lower import Buffer, Call, Target
 from graphc.codegen.routines import routine_calls
 from graphc.codegen.shared import shared_scan
+from graphc.codegen.split import part_size, split_calls
 from graphc.errors import CompileError, report
 from graphc.ir.dims import Size
 from graphc.ir.graph import Graph
@@ -110,6 +111,9 @@ def region_calls(node: Node, inputs: dict[Node, Buffer], outputs: list[Buffer], 
         _order_memory(product.epilogue, stored)
         if anchor.op.rule.windows(tuple(i.type for i in anchor.inputs), anchor.attrs):
             return WindowLowering(body.name, product, inside, buffers, target, copied, node.location).calls()
+        part = part_size(anchor) if few is None else 0
+        if part != 0:
+            return split_calls(body.name, product, part, inside, buffers, target, node.location)
         return ContractLowering(body.name, product, inside, buffers, target, node.location, few).calls()
     routine = next((n for n in members if n.op.kind is Kind.ROUTINE), None)
     if routine is not None:

@@ -24,23 +24,30 @@ def emit_contract(kernel: ContractKernel, lanes: int) -> KernelSource:
     s.line(f"panels = ({kernel.n} + width - 1) // width")
     for name, operand, part in (("a", kernel.a, kernel.rows), ("b", kernel.b, width)):
         if operand.packing:
-            s.line(f"{name} = {operand.access.buffer} + thread * {kernel.k} * {part * item}")
+            s.line(f"{name} = {operand.access.buffer} + thread * {kernel.part or kernel.k} * {part * item}")
     if kept:
         s.line("packed = -1")
     inner = [("tile_number", "tiles"), ("panel_number", "panels")]
     if kernel.rows_first:
         inner.reverse()
-    axes = [*kernel.batch, *reversed(inner)]
+    batch = list(kernel.batch)
+    if kernel.part:
+        s.line(f"parts = ({kernel.k} + {kernel.part} - 1) // {kernel.part}")
+        batch.insert(0, ("part", "parts"))
+    axes = [*batch, *reversed(inner)]
     s.line(f"rows = {' * '.join(str(size) for _, size in axes)}")
     s.loop("row", "rows * thread // threads", "rows * (thread + 1) // threads")
     s.line(f"{inner[0][0]}, rest = row % {inner[0][1]}, row // {inner[0][1]}")
     if kept:
         s.line("wanted = rest")
     s.line(f"{inner[1][0]}, rest = rest % {inner[1][1]}, rest // {inner[1][1]}")
-    for axis, size in reversed(kernel.batch[1:]):
+    for axis, size in reversed(batch[1:]):
         s.line(f"{axis}, rest = rest % {size}, rest // {size}")
-    if kernel.batch:
-        s.line(f"{kernel.batch[0][0]} = rest")
+    if batch:
+        s.line(f"{batch[0][0]} = rest")
+    if kernel.part:
+        s.line(f"k_first = part * {kernel.part}")
+        s.minimum("k_stop", f"k_first + {kernel.part}", str(kernel.k))
     for name, operand in (("a", kernel.a), ("b", kernel.b)):
         if operand.packing:
             _pack(s, kernel, name, operand, operand.packing, lanes, once=operand.packing is kept)
@@ -48,9 +55,10 @@ def emit_contract(kernel: ContractKernel, lanes: int) -> KernelSource:
     s.line("n = panel_number * width")
     for name, operand, free in (("a", kernel.a, "m"), ("b", kernel.b, "n")):
         if not operand.packing:
-            s.line(f"{name} = {_address(operand, free)}")
+            s.line(f"{name} = {_address(kernel, operand, free)}")
     others = [p for p in epilogue.parameters if p not in ("m", "n", "acc", "mask")]
-    arguments = [f"a, {kernel.a.free}, {kernel.a.summed}, b, {kernel.b.summed}, {kernel.k}, "
+    size = "k_stop - k_first" if kernel.part else kernel.k
+    arguments = [f"a, {kernel.a.free}, {kernel.a.summed}, b, {kernel.b.summed}, {size}, "
                  f"{kernel.m} - m, {kernel.n} - n, m, n", *others]
     cases = [("tile_only_row", kernel.m)] if kernel.row_vectors else []
     cases += [("tile_one_row", f"{kernel.m} - m")] if single else []
@@ -78,7 +86,7 @@ def _make_tile(kernel: ContractKernel, rows: int, vectors: int, lanes: int, spac
 
 
 def _epilogue(kernel: ContractKernel) -> Body:
-    integers = ["m", "n", *(a for a, _ in kernel.batch), *kernel.buffers, *kernel.sizes, "error", "record"]
+    integers = ["m", "n", "part", *(a for a, _ in kernel.batch), *kernel.buffers, *kernel.sizes, "error", "record"]
     return make_body("epilogue", kernel.epilogue, "n", integers, ["acc", "mask"], [])
 
 
@@ -91,14 +99,15 @@ def _ahead(kernel: ContractKernel) -> Body:
             if access.stride("n") == 1 and access.stride("m") != 0:
                 at = f"{access.dtype}({access.buffer}, {place(access.offset, access.strides)}"
                 lines[at] = lines.get(at, False) or isinstance(statement, Store)
-    integers = ["m", "n", *(a for a, _ in kernel.batch), *kernel.buffers, *kernel.sizes]
+    integers = ["m", "n", "part", *(a for a, _ in kernel.batch), *kernel.buffers, *kernel.sizes]
     return make_body("ahead", (), "n", integers, [], [], masked=False,
                      last=[f"prefetch_{at}{', True' if written else ''})" for at, written in lines.items()])
 
 
-def _address(operand: Operand, free: str) -> str:
+def _address(kernel: ContractKernel, operand: Operand, free: str) -> str:
     access, item = operand.access, BY_SHORT[operand.access.dtype].size
-    strides = (*access.strides, *(((free, operand.free),) if operand.free != 0 else ()))
+    own = [(free, operand.free)] + ([("k_first", operand.summed)] if kernel.part else [])
+    strides = (*access.strides, *(s for s in own if s[1] != 0))
     return f"{access.buffer} + {item} * ({place(access.offset, strides)})"
 
 
@@ -110,9 +119,10 @@ def _pack(s: Skeleton, kernel: ContractKernel, name: str, operand: Operand, pack
     dtype = kernel.dtype
     free, number, part, size = ("m", "tile_number", kernel.rows, kernel.m) if name == "a" else \
         ("n", "panel_number", kernel.vectors * lanes, kernel.n)
-    at = place(0, ((f"({free} - first)", operand.free), ("k", operand.summed)))
+    k_first, k_stop, k = ("k_first", "k_stop", "(k - k_first)") if kernel.part else (0, kernel.k, "k")
+    at = place(0, ((f"({free} - first)", operand.free), (k, operand.summed)))
     masked = "" if name == "b" else ", mask"
-    integers = ["m", "n", "k", "first", name, *(b for b, _ in kernel.batch), *kernel.buffers, *kernel.sizes, "error", "record"]
+    integers = ["m", "n", "k", "k_first", "first", name, *(b for b, _ in kernel.batch), *kernel.buffers, *kernel.sizes, "error", "record"]
     body = make_body(f"pack_{name}", packing.prologue, packing.along, integers, [], [],
                      last=[f"store_{dtype}({name}, {at}, {packing.value}{masked})"])
     s.bodies.append(body)
@@ -124,16 +134,19 @@ def _pack(s: Skeleton, kernel: ContractKernel, name: str, operand: Operand, pack
     if name == "a":
         s.minimum("stop", f"first + {part}", str(size))
     if packing.along == free:
-        s.loop("k", 0, kernel.k)
+        s.loop("k", k_first, k_stop)
         s.loop(free, "first", "stop" if name == "a" else f"first + {part}", lanes)
         s.call(body, count=f"{'stop' if name == 'a' else size} - {free}")
     else:
         s.loop(free, "first", "stop")
-        s.line(f"whole = {kernel.k} // {lanes} * {lanes}")
-        s.loop("k", 0, "whole", lanes)
+        if kernel.part:
+            s.line(f"whole = k_first + (k_stop - k_first) // {lanes} * {lanes}")
+        else:
+            s.line(f"whole = {kernel.k} // {lanes} * {lanes}")
+        s.loop("k", k_first, "whole", lanes)
         s.call(body)
         s.close()
-        s.open(f"if whole < {kernel.k}:")
+        s.open(f"if whole < {k_stop}:")
         s.line("k = whole")
-        s.call(body, count=f"{kernel.k} - whole")
+        s.call(body, count=f"{k_stop} - whole")
     s.close_to(depth)

@@ -1,0 +1,91 @@
+"""Products with few results and long sums: the summed axis is cut into parts, which are handed out.
+
+A gradient by the weights of a small layer has one tile of results and thousands of terms: as one sum, one thread's work. So a
+first kernel adds up each part into results of its own, and a second one adds those in order and does what follows from the
+product. How a sum is cut depends on shapes alone, so that a result has the same bits at any number of threads.
+
+Where rows are few and the summed axis is long, each thread then reads a range of rows of the weights: those which an update
+that goes through the weights in order hands to it.
+"""
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+from graphc.codegen.contractions import ContractLowering, rounded_product
+from graphc.codegen.copies import stand_in
+from graphc.codegen.kernel import Access, Accumulator, Load, LoopKernel, Phase
+from graphc.codegen.loops import LoopLowering
+from graphc.codegen.lower import Buffer, Call, Parameters, Target
+from graphc.codegen.statements import Writer, item_bytes
+from graphc.ir import dims
+from graphc.ir.dims import Size
+from graphc.ir.node import Node
+from graphc.ir.types import TensorType
+from graphc.passes.products import Product, label_sizes
+from graphc.passes.regions import Region, Source, contiguous
+
+RESULTS = 4096          # at most: more of them are tiles enough for all threads
+TERMS = 128             # of a part, at least: storing and adding up its results then costs little
+WORK = 1 << 16          # multiply-adds of a part, at least: microseconds
+PARTS = 64              # at most; fewer where there are many results
+PARTIALS = 1 << 14      # results of all parts together, at most
+
+
+def part_size(anchor: Node) -> Size:
+    """How many terms of the sums a part has; 0 where they are not cut."""
+    results, terms = anchor.type.elements, summed(anchor)
+    if not isinstance(results, int) or not 0 < results <= RESULTS:
+        return 0
+    least = max(TERMS, -(-WORK // results))
+    most = min(PARTS, PARTIALS // results)
+    if not isinstance(terms, int):
+        return dims.maximum(least, dims.floordiv(terms + most - 1, most))
+    parts = min(most, terms // least)
+    parts = 1 << parts.bit_length() >> 1    # so that most numbers of threads have equally many
+    return -(-terms // parts) if parts > 1 else 0
+
+
+def summed(anchor: Node) -> Size:
+    """How many terms each sum of a contraction has."""
+    *_, out = anchor.op.rule.labels(tuple(i.type for i in anchor.inputs), anchor.attrs)
+    return dims.product(d for x, d in label_sizes(anchor).items() if x not in out)
+
+
+def split_calls(name: str, product: Product, part: Size, inside: Collection[Node], buffers: Mapping[Node, Buffer],
+                target: Target, line=None) -> list[Call]:
+    """The kernel calls of a product whose sums are cut into parts of `part` terms."""
+    anchor, region = product.anchor, product.epilogue
+    parts = dims.floordiv(summed(anchor) + part - 1, part)
+    memory = stand_in(TensorType(anchor.type.dtype.arithmetic, tuple(anchor.type.shape)))
+    partial = Buffer(f"{name}_parts", parts * memory.type.bytes)
+    alone = Region([], region.sizes, {anchor: region.placement[anchor]}, frozenset(), {}, (anchor,))
+    first = ContractLowering(f"{name}_parts", replace(product, epilogue=alone), inside, {**buffers, anchor: partial}, target,
+                             line, part=part)
+    return [*first.calls(), _joined(name, region, anchor, memory, partial, parts, buffers, line)]
+
+
+def _joined(name: str, region: Region, anchor: Node, memory: Node, partial: Buffer, parts: Size,
+            buffers: Mapping[Node, Buffer], line) -> Call:
+    """The kernel that adds up the parts' results and computes what follows from them."""
+    placement, strides = region.placement[anchor], contiguous(memory.type.shape)
+    loads = {**region.loads, memory: Source(memory, strides, 0)}
+    lowering = LoopLowering(name, replace(region, loads=loads, placement={**region.placement, memory: placement}), buffers, line)
+    parallel, _ = lowering.order
+    parameters, dtype = Parameters(), memory.type.dtype
+    axes = lowering.strides(parameters, parallel, [])
+    step = parameters.size(memory.type.elements)
+    access = Access(parameters.buffer(partial), dtype.short, (("r0", step), *axes.over_axes(strides, placement)))
+    body = (Load("part", access),)
+    total = Accumulator("acc", dtype.short, "part", "{acc} + {x}", "horizontal_add", 0)
+    product, rounded = rounded_product(anchor)
+    writer = Writer(region, buffers, parameters, axes, (anchor, product))
+    after = (*rounded, *writer.section([(n, True) for n in [anchor, *region.nodes] if n in region.outputs]))
+    phases = (Phase(body, (total,), after),)
+    kernel = LoopKernel(f"{name}_join", parameters.buffer_names, parameters.size_names,
+                        lowering.sizes(parameters, parallel, "p"), (("r0", parameters.size(parts, keep=())),),
+                        f"p{len(parallel) - 1}" if parallel else "r0", (), phases, item_bytes((), phases),
+                        wide=lowering.width((), phases) if parallel else 1, may_fail=bool(parameters.failures))
+    kernel = replace(kernel, sizes=parameters.size_names)
+    return parameters.call(kernel, serial=not parallel, operations=memory.type.elements * (parts + lowering.cost()),
+                           location=line)
