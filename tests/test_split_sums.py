@@ -1,5 +1,5 @@
-"""Products with few results and long sums, of which each thread adds up parts: values as the interpreter's, the same bits at one
-and two threads, whatever comes before and after the product; and which products those are.
+"""Products with few results and long sums, of which each thread adds up parts: values as the interpreter's, the same bits at
+one and two threads, whatever comes before and after the product; and which products those are.
 """
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ import graphc as tf
 from graphc.codegen.kernel import ContractKernel
 from graphc.codegen.lower import Target
 from graphc.codegen.regions import lower_graph
+from graphc.codegen.split import part_size
 from graphc.ir import dims
 from graphc.ir.container import detached
 from graphc.ir.graph import Graph
@@ -22,7 +23,7 @@ from graphc.ops.movement import reshape_to, transpose_to
 from graphc.passes.manager import run_passes
 from graphc.passes.pipeline import PIPELINE
 from graphc.testing import assert_equal_values
-from graphc.testing.compiled import CompiledGraph
+from graphc.testing.compiled import CompiledGraph, parallel
 
 N, K = dims.name("N"), dims.name("K")
 RNG = np.random.default_rng(11)
@@ -92,16 +93,19 @@ def test_nan_and_infinity_stay_where_they_are():
         np.testing.assert_array_equal(got, want)
 
 
+def numbers(shape, axis):
+    return cast(iota(shape=shape, axis=axis), dtype=as_dtype("float32"))
+
+
 AROUND = {
     "bias, relu": lambda p, x, y, bias, other: relu(p + bias),
     "residual, scaled": lambda p, x, y, bias, other: other * 0.5 + p * 2,
     "transposed": lambda p, x, y, bias, other: transpose_to(p, perm=(1, 0)),
     "relu, transposed": lambda p, x, y, bias, other: transpose_to(relu(p), perm=(1, 0)) * 2,
     "reshaped": lambda p, x, y, bias, other: relu(reshape_to(p, shape=(2, 5, 12))),
-    "coordinates": lambda p, x, y, bias, other: p + cast(iota(shape=(10, 12), axis=1), dtype=as_dtype("float32")),
+    "coordinates": lambda p, x, y, bias, other: p + numbers((10, 12), 1),
     "computed first": lambda p, x, y, bias, other: matmul_to(relu(x) + 1, y * 2, transpose_a=True) + bias,
-    "numbered": lambda p, x, y, bias, other: matmul_to(x + cast(iota(shape=(LONG, 10), axis=0), dtype=as_dtype("float32")) * 0.5,
-                                                       y, transpose_a=True),
+    "numbered": lambda p, x, y, bias, other: matmul_to(x + numbers((LONG, 10), 0) * 0.5, y, transpose_a=True),
 }
 
 
@@ -122,6 +126,46 @@ def test_other_contractions(a, b, labels):
 @pytest.mark.parametrize(("m", "n", "k"), [(512, 128, 784), (64, 256, 256), (32, 10, 128), (N, 10, 20_000), (10, 12, 1000)])
 def test_not_where_there_is_enough_to_hand_out_or_little_to_do(m, n, k):
     assert not is_split(graph_of(lambda a, b: matmul_to(a, b), [(m, k), (k, n)], ["float32"] * 2))
+
+
+def stepped(batches, count):
+    """The weights of a wide layer after a step for each batch, as `count` threads make them."""
+    with tf.Graph().as_default(), tf.Session() as session, parallel(count):
+        x, y = tf.placeholder(tf.float32, [None, 300]), tf.placeholder(tf.float32, [None, 128])
+        w, b = tf.Variable(np.ones((300, 128), np.float32)), tf.Variable(np.zeros(128, np.float32))
+        loss = tf.reduce_sum(tf.square(tf.nn.relu(tf.matmul(x, w) + b) - y)) / 2
+        step = tf.train.GradientDescentOptimizer(0.125).minimize(loss)
+        session.run(tf.global_variables_initializer())
+        for features, wanted in batches:
+            session.run(step, {x: features, y: wanted})
+        return session.run([w, b])
+
+
+def test_weights_that_are_updated_are_read_by_rows():
+    """A forward product with few rows is cut into parts by a formula of its batch, of none, some and many rows."""
+    sizes = (1, 2, 0, 31, 65, 300)
+    batches = [[RNG.integers(-2, 3, (n, width)).astype(np.float32) / 64 for width in (300, 128)] for n in sizes]
+    w, b = np.ones((300, 128)), np.zeros(128)
+    for features, wanted in batches:
+        made = features.astype(float) @ w + b
+        slope = (np.maximum(made, 0) - wanted) * (made > 0)
+        w, b = w - 0.125 * features.T.astype(float) @ slope, b - 0.125 * slope.sum(0)
+    found = [stepped(batches, count) for count in (1, 2, 3)]
+    np.testing.assert_allclose(found[0][0], w, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found[0][1], b, rtol=1e-4, atol=1e-4)
+    for other in found[1:]:
+        assert all(a.tobytes() == c.tobytes() for a, c in zip(found[0], other, strict=True))
+
+
+@pytest.mark.parametrize(("shape", "transposed", "wanted"), [
+    ((300, 128), False, True), ((100, 128), False, False), ((300, 300), True, False)])
+def test_only_large_weights_whose_rows_are_summed(shape, transposed, wanted):
+    with detached():
+        x = input_node("x", TensorType(as_dtype("float32"), (N, shape[transposed])))
+        w = input_node("w", TensorType(as_dtype("float32"), shape))
+        product = matmul_to(x, w, transpose_b=transposed)
+    assert (part_size(product, {w}) != 0) == wanted
+    assert part_size(product, set()) == 0
 
 
 def test_weights_are_updated_in_their_memory():

@@ -60,8 +60,8 @@ class ContractLowering:
 
     def __init__(self, name: str, product: Product, inside: Collection[Node], buffers: Mapping[Node, Buffer], target: Target,
                  line=None, few: tuple[Size, int] | None = None, part: Size = 0):
-        """few: a size that is to be cut, and the most that a part will have of it. part: with it, the sums are cut into parts of
-        so many terms, whose results are stored one after the other, and nothing else is computed.
+        """few: a size that is to be cut, and the most that a part will have of it. part: with it, the sums are cut into parts
+        of so many terms, whose results are stored one after the other, and nothing else is computed.
         """
         self.part = part
         self.name, self.region, self.anchor, self.inside, self.few = name, product.epilogue, product.anchor, inside, few

@@ -1,7 +1,7 @@
 """Lowers a fused graph: each region to kernel calls, each value to a buffer."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from graphc.codegen.chains import in_parts
@@ -56,13 +56,15 @@ class _GraphLowering:
         steps: list[Step] = []
         several: dict[Node, list[Buffer]] = {}
         copied: dict[tuple, Buffer] = {}
+        written = {o.inputs[0] for o in graph.outputs if o.op.kind is Kind.EFFECT and o.op.rule.action == "write"}
         for node in graph.nodes():
             kind = node.op.kind
             if kind is Kind.REGION:
                 outputs = node.attrs["body"].outputs
                 made = [Buffer(o.name or node.label, o.type.bytes, node if len(outputs) == 1 else None) for o in outputs]
                 inner = dict(zip(node.attrs["body"].inputs, (buffers[i] for i in node.inputs), strict=True))
-                steps += region_calls(node, inner, made, self.target, copied, few)
+                updated = {i for i, outer in zip(inner, node.inputs, strict=True) if outer in written}
+                steps += region_calls(node, inner, made, self.target, copied, few, updated)
                 if len(outputs) == 1:
                     buffers[node] = made[0]
                 else:
@@ -94,9 +96,10 @@ class _GraphLowering:
 
 
 def region_calls(node: Node, inputs: dict[Node, Buffer], outputs: list[Buffer], target: Target,
-                 copied: dict[tuple, Buffer], few: tuple[Size, int] | None = None) -> list[Call]:
+                 copied: dict[tuple, Buffer], few: tuple[Size, int] | None = None,
+                 updated: Collection[Node] = ()) -> list[Call]:
     """The kernel calls of one region. copied: buffers that regions before it have copied to another order of memory. few: a
-    size that is to be cut, and the most that a part will have of it.
+    size that is to be cut, and the most that a part will have of it. updated: inputs that are variables with a new value.
     """
     body: Graph = node.attrs["body"]
     order = body.nodes()
@@ -111,7 +114,7 @@ def region_calls(node: Node, inputs: dict[Node, Buffer], outputs: list[Buffer], 
         _order_memory(product.epilogue, stored)
         if anchor.op.rule.windows(tuple(i.type for i in anchor.inputs), anchor.attrs):
             return WindowLowering(body.name, product, inside, buffers, target, copied, node.location).calls()
-        part = part_size(anchor) if few is None else 0
+        part = part_size(anchor, updated) if few is None else 0
         if part != 0:
             return split_calls(body.name, product, part, inside, buffers, target, node.location)
         return ContractLowering(body.name, product, inside, buffers, target, node.location, few).calls()

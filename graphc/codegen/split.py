@@ -4,8 +4,9 @@ A gradient by the weights of a small layer has one tile of results and thousands
 first kernel adds up each part into results of its own, and a second one adds those in order and does what follows from the
 product. How a sum is cut depends on shapes alone, so that a result has the same bits at any number of threads.
 
-Where rows are few and the summed axis is long, each thread then reads a range of rows of the weights: those which an update
-that goes through the weights in order hands to it.
+The other products that are cut have few rows and large weights which the program updates. Each thread then reads a range of
+the weights in memory: about what the update, which goes through them in order, has handed to it, so that they stay in its
+cache. Where the batch is not known its size decides about the parts; of a large one there is one.
 """
 from __future__ import annotations
 
@@ -30,20 +31,30 @@ TERMS = 128             # of a part, at least: storing and adding up its results
 WORK = 1 << 16          # multiply-adds of a part, at least: microseconds
 PARTS = 64              # at most; fewer where there are many results
 PARTIALS = 1 << 14      # results of all parts together, at most
+WEIGHTS = 1 << 15       # elements of weights that are worth keeping in the caches of the thread that updates them
 
 
-def part_size(anchor: Node) -> Size:
-    """How many terms of the sums a part has; 0 where they are not cut."""
+def part_size(anchor: Node, weights: Collection[Node]) -> Size:
+    """How many terms of the sums a part has; 0 where they are not cut. weights: what the program updates."""
     results, terms = anchor.type.elements, summed(anchor)
-    if not isinstance(results, int) or not 0 < results <= RESULTS:
-        return 0
-    least = max(TERMS, -(-WORK // results))
-    most = min(PARTS, PARTIALS // results)
-    if not isinstance(terms, int):
-        return dims.maximum(least, dims.floordiv(terms + most - 1, most))
-    parts = min(most, terms // least)
-    parts = 1 << parts.bit_length() >> 1    # so that most numbers of threads have equally many
-    return -(-terms // parts) if parts > 1 else 0
+    if isinstance(results, int) and 0 < results <= RESULTS:
+        least = max(TERMS, -(-WORK // results))
+        most = min(PARTS, PARTIALS // results)
+        if not isinstance(terms, int):
+            return dims.maximum(least, dims.floordiv(terms + most - 1, most))
+        even = 1 << min(most, terms // least).bit_length() >> 1     # so that most numbers of threads have equally many
+        return -(-terms // even) if even > 1 else 0
+    if isinstance(terms, int) and terms >= 2 * TERMS and any(_is_read_by_rows(anchor, side, weights) for side in (0, 1)):
+        parts = dims.maximum(1, dims.minimum(terms // TERMS, dims.floordiv(PARTIALS, dims.maximum(1, results))))
+        return dims.floordiv(terms + parts - 1, parts) if parts != 1 else 0
+    return 0
+
+
+def _is_read_by_rows(anchor: Node, side: int, weights: Collection[Node]) -> bool:
+    """Whether an operand is large weights, of which a range of the summed axis is a range in memory."""
+    operand, (*labels, out) = anchor.inputs[side], anchor.op.rule.labels(tuple(i.type for i in anchor.inputs), anchor.attrs)
+    size = operand.type.elements
+    return operand in weights and isinstance(size, int) and size >= WEIGHTS and labels[side][0] not in out
 
 
 def summed(anchor: Node) -> Size:
@@ -69,8 +80,9 @@ def _joined(name: str, region: Region, anchor: Node, memory: Node, partial: Buff
             buffers: Mapping[Node, Buffer], line) -> Call:
     """The kernel that adds up the parts' results and computes what follows from them."""
     placement, strides = region.placement[anchor], contiguous(memory.type.shape)
-    loads = {**region.loads, memory: Source(memory, strides, 0)}
-    lowering = LoopLowering(name, replace(region, loads=loads, placement={**region.placement, memory: placement}), buffers, line)
+    whole = replace(region, loads={**region.loads, memory: Source(memory, strides, 0)},
+                    placement={**region.placement, memory: placement})
+    lowering = LoopLowering(name, whole, buffers, line)
     parallel, _ = lowering.order
     parameters, dtype = Parameters(), memory.type.dtype
     axes = lowering.strides(parameters, parallel, [])

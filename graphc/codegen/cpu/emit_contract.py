@@ -27,27 +27,7 @@ def emit_contract(kernel: ContractKernel, lanes: int) -> KernelSource:
             s.line(f"{name} = {operand.access.buffer} + thread * {kernel.part or kernel.k} * {part * item}")
     if kept:
         s.line("packed = -1")
-    inner = [("tile_number", "tiles"), ("panel_number", "panels")]
-    if kernel.rows_first:
-        inner.reverse()
-    batch = list(kernel.batch)
-    if kernel.part:
-        s.line(f"parts = ({kernel.k} + {kernel.part} - 1) // {kernel.part}")
-        batch.insert(0, ("part", "parts"))
-    axes = [*batch, *reversed(inner)]
-    s.line(f"rows = {' * '.join(str(size) for _, size in axes)}")
-    s.loop("row", "rows * thread // threads", "rows * (thread + 1) // threads")
-    s.line(f"{inner[0][0]}, rest = row % {inner[0][1]}, row // {inner[0][1]}")
-    if kept:
-        s.line("wanted = rest")
-    s.line(f"{inner[1][0]}, rest = rest % {inner[1][1]}, rest // {inner[1][1]}")
-    for axis, size in reversed(batch[1:]):
-        s.line(f"{axis}, rest = rest % {size}, rest // {size}")
-    if batch:
-        s.line(f"{batch[0][0]} = rest")
-    if kernel.part:
-        s.line(f"k_first = part * {kernel.part}")
-        s.minimum("k_stop", f"k_first + {kernel.part}", str(kernel.k))
+    _rows(s, kernel, bool(kept))
     for name, operand in (("a", kernel.a), ("b", kernel.b)):
         if operand.packing:
             _pack(s, kernel, name, operand, operand.packing, lanes, once=operand.packing is kept)
@@ -77,6 +57,33 @@ def emit_contract(kernel: ContractKernel, lanes: int) -> KernelSource:
     if kernel.row_vectors:
         source.tiles["tile_only_row"] = partial(_make_tile, kernel, 1, kernel.row_vectors, lanes)
     return source
+
+
+def _rows(s: Skeleton, kernel: ContractKernel, keeps: bool) -> None:
+    """Open the loop over this thread's tiles, and work out the coordinates; with `keeps`, the number `wanted` of what stays
+    packed for several tiles in a row.
+    """
+    inner = [("tile_number", "tiles"), ("panel_number", "panels")]
+    if kernel.rows_first:
+        inner.reverse()
+    batch = list(kernel.batch)
+    if kernel.part:
+        s.line(f"parts = ({kernel.k} + {kernel.part} - 1) // {kernel.part}")
+        batch.insert(0, ("part", "parts"))
+    axes = [*batch, *reversed(inner)]
+    s.line(f"rows = {' * '.join(str(size) for _, size in axes)}")
+    s.loop("row", "rows * thread // threads", "rows * (thread + 1) // threads")
+    s.line(f"{inner[0][0]}, rest = row % {inner[0][1]}, row // {inner[0][1]}")
+    if keeps:
+        s.line("wanted = rest")
+    s.line(f"{inner[1][0]}, rest = rest % {inner[1][1]}, rest // {inner[1][1]}")
+    for axis, size in reversed(batch[1:]):
+        s.line(f"{axis}, rest = rest % {size}, rest // {size}")
+    if batch:
+        s.line(f"{batch[0][0]} = rest")
+    if kernel.part:
+        s.line(f"k_first = part * {kernel.part}")
+        s.minimum("k_stop", f"k_first + {kernel.part}", str(kernel.k))
 
 
 def _make_tile(kernel: ContractKernel, rows: int, vectors: int, lanes: int, space):
@@ -122,7 +129,8 @@ def _pack(s: Skeleton, kernel: ContractKernel, name: str, operand: Operand, pack
     k_first, k_stop, k = ("k_first", "k_stop", "(k - k_first)") if kernel.part else (0, kernel.k, "k")
     at = place(0, ((f"({free} - first)", operand.free), (k, operand.summed)))
     masked = "" if name == "b" else ", mask"
-    integers = ["m", "n", "k", "k_first", "first", name, *(b for b, _ in kernel.batch), *kernel.buffers, *kernel.sizes, "error", "record"]
+    integers = ["m", "n", "k", "k_first", "first", name, *(b for b, _ in kernel.batch), *kernel.buffers, *kernel.sizes, "error",
+                "record"]
     body = make_body(f"pack_{name}", packing.prologue, packing.along, integers, [], [],
                      last=[f"store_{dtype}({name}, {at}, {packing.value}{masked})"])
     s.bodies.append(body)
