@@ -44,7 +44,7 @@ LAYER_OF = {"__init__": "names", "session": "session", "compiler": "session", "c
 # Ops that a pass imports to build nodes with, and why. Nothing else in passes, codegen or runtime may name an op.
 IMPORTS = {
     "passes/batch.py": ("make_scan results broadcast_to reshape_to transpose_to", "operands get one more axis; rows in turn"),
-    "passes/differentiate.py": ("zeros_like add connected takes_gradient broadcast_to reshape_to reduce_sum",
+    "passes/differentiate.py": ("zeros_like add connected takes_gradient broadcast_to reshape_to factored_sum",
                                  "gradients are added up"),
     "passes/resolve_state.py": ("add subtract read write", "assign_add becomes a sum, and a variable's state a value"),
     "passes/infer_shapes.py": ("reshape_to", "sizes that are equal by an equation are written in one way"),
