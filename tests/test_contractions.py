@@ -14,6 +14,7 @@ from graphc.ir.interpreter import interpret
 from graphc.ir.node import as_node, input_node
 from graphc.ir.types import TensorType, as_dtype
 from graphc.ops.activations import gelu
+from graphc.ops.compare import where
 from graphc.ops.contract import contract, matmul_to
 from graphc.ops.elementwise import relu
 from graphc.ops.movement import broadcast_to, reshape_to, strided_slice, transpose_to
@@ -232,3 +233,22 @@ def test_an_operand_of_one_number():
     for size in (0, 1, 5):
         x = values("float32", size, 4)
         np.testing.assert_allclose(native([x])[0], interpret(graph, [x])[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("also", [False, True])
+def test_tiles_that_nobody_takes_are_not_summed(also):
+    """NaN in what a mask leaves out has no influence, whether a tile is computed or not."""
+    with detached():
+        a, b, mask = (input_node(n, TensorType(as_dtype(d), s)) for n, d, s in
+                      (("a", "float32", (M, 40)), ("b", "float32", (40, 150)), ("mask", "bool", (M, 150))))
+        product = matmul_to(a, b)
+        graph = Graph("masked", (a, b, mask), (where(mask, product * 2, -1), *([product] if also else [])))
+    kernels = [s.kernel for s in lower_graph(run_passes(graph, PIPELINE), Target(64, 32, True)).steps]
+    assert [bool(k.where) for k in kernels] == [not also]
+    native = CompiledGraph(graph)
+    for m in (0, 1, 5, 33, 100):
+        arrays = [values("float32", m, 40), values("float32", 40, 150), RNG.random((m, 150)) < 0.5]
+        arrays[2][:m // 2, 3:] = arrays[2][:, 70:] = False
+        arrays[0][:m // 3] = np.nan
+        for got, want in zip(native(arrays), interpret(graph, arrays), strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-4)

@@ -8,7 +8,7 @@ from graphc.codegen.copies import copy_call, fill_call, stand_in
 from graphc.codegen.kernel import Access, Compute, ContractKernel, Load, Operand, Packing, Statement, Store
 from graphc.codegen.loops import LoopLowering, addressed
 from graphc.codegen.lower import Buffer, Call, Parameters, Target
-from graphc.codegen.statements import Strides, Writer
+from graphc.codegen.statements import Strides, Writer, guard_of, made_by
 from graphc.ir import dims
 from graphc.ir.dims import Size
 from graphc.ir.node import Node
@@ -21,6 +21,7 @@ PACK_ROWS = 64      # B is packed when at least so many rows of A use each panel
 PACK_BYTES = 96 << 10
 ROW_VECTORS = 8     # the most vectors of a tile of one row
 FEW_ROWS = 8        # a tile has about as many
+GUARD_STATEMENTS = 6    # that say whether a tile is needed
 
 
 @dataclass
@@ -189,7 +190,8 @@ class ContractLowering:
                                 tuple((f"b{i}", parameters.size(sizes[x], keep=())) for i, x in enumerate(batch)),
                                 m_size, n_size, k_size, a, b, rows, vectors, tuple(epilogue), 8 if dtype.size == 8 else 4,
                                 part=parameters.size(self.part), rows_first=rows_first, may_fail=bool(parameters.failures),
-                                row_vectors=row_vectors(count["n"], vectors, lanes) if may_be_one else 0)
+                                row_vectors=row_vectors(count["n"], vectors, lanes) if may_be_one else 0,
+                                where=cheap_guard(epilogue, "acc"))
         kernel = replace(kernel, buffers=parameters.buffer_names, sizes=parameters.size_names)
         work = 2 * dims.product(sizes[x] for x in batch) * count["m"] * count["n"] * count["k"]
         return parameters.call(kernel, operations=work, location=self.line)
@@ -246,6 +248,12 @@ def rounded_product(anchor: Node) -> tuple[str, list[Statement]]:
     if stored is stored.arithmetic:
         return "acc", []
     return "product", [Compute("product", stored.short, "acc", ("acc",))]
+
+
+def cheap_guard(epilogue: Sequence[Statement], name: str) -> str:
+    """What decides whether a product is needed, if it costs little to find out for a whole tile."""
+    guard = guard_of(epilogue, name)
+    return guard if guard and len(made_by(epilogue, guard)) <= GUARD_STATEMENTS else ""
 
 
 def in_memory(labels: Sequence, source: Source) -> _InMemory:

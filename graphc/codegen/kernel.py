@@ -198,7 +198,8 @@ class ContractKernel:
     together, as the sweeps over the result that follow hand it out. Sums run over k in blocks of fixed size, each in order,
     so that results depend on shapes alone. row_vectors: where not 0, the vectors of a tile where m turns out to be 1.
     part: where not 0, k is cut into parts of so many, and there is one more axis, "part", outside of all others: results are
-    sums over one part.
+    sums over one part. where: a bool value of the epilogue without which nobody takes "acc": tiles in which it is nowhere true
+    sum nothing up.
     """
 
     name: str = field(compare=False)
@@ -218,6 +219,7 @@ class ContractKernel:
     part: Int = 0
     rows_first: bool = False
     row_vectors: int = 0
+    where: str = ""
     may_fail: bool = False
 
 
@@ -388,7 +390,8 @@ def kernel_text(kernel: Kernel) -> str:
     if isinstance(kernel, ContractKernel):
         batch = "".join(f"{a}<{n}, " for a, n in kernel.batch)
         lines = [head + "{", f"  for {batch}m<{kernel.m}, n<{kernel.n}: acc = sum over k<{kernel.k} of a * b"
-                 f"{f', {kernel.part} at a time' if kernel.part else ''}  # tile {kernel.rows}x{kernel.vectors} vectors",
+                 f"{f', {kernel.part} at a time' if kernel.part else ''}  # tile {kernel.rows}x{kernel.vectors} vectors"
+                 f"{f' with {kernel.where}' if kernel.where else ''}",
                  *_operand_lines("a", kernel.a), *_operand_lines("b", kernel.b)]
         return "\n".join(lines + [f"    {_line(s)}" for s in kernel.epilogue] + ["}"])
     if isinstance(kernel, RecurrenceKernel):

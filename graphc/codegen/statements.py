@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -257,6 +258,38 @@ def item_bytes(before: Sequence[Statement], phases: Sequence[Phase]) -> int:
             found.add(dtype)
     found |= {a.dtype for p in phases for a in p.accumulators}
     return 8 if found and all(d.endswith("64") for d in found) else 4
+
+
+_SELECT = re.compile(r"select\((\w+), (\w+), (\w+)\)")
+
+
+def guard_of(section: Sequence[Statement], name: str) -> str:
+    """The bool value that decides whether anybody takes the value `name`: all that is stored takes it through selections by
+    that one. "" where there is no such value.
+    """
+    taking, guards = {name}, set()
+    for s in section:
+        if taking.isdisjoint(uses(s)):
+            continue
+        found = _SELECT.fullmatch(s.text) if isinstance(s, Compute) else None
+        if found and taking.isdisjoint((found[1], found[3])):
+            guards.add(found[1])
+        elif isinstance(s, Compute):
+            taking.add(s.name)
+        else:
+            return ""
+    return guards.pop() if len(guards) == 1 else ""
+
+
+def made_by(section: Sequence[Statement], name: str) -> list[Statement]:
+    """The statements of a section that the value `name` needs."""
+    wanted = {name}
+    found: list[Statement] = []
+    for s in reversed(section):
+        if getattr(s, "name", "") in wanted and not isinstance(s, Store):
+            found.append(s)
+            wanted.update(uses(s))
+    return found[::-1]
 
 
 def needed_later(sections: Sequence[Sequence[Statement]], extra: Iterable[str] = ()) -> list[list[str]]:

@@ -27,22 +27,26 @@ def masked_softmax(logits, mask=None, axis=-1, name=None) -> Node:
     composite.require_floats("masked_softmax", logits=logits)
     axes = composite.axes_of(logits, axis, "masked_softmax")
     if mask is not None:
-        logits = compare.where(as_node(mask, None, "masked_softmax"), logits, -math.inf)
-    return elementwise.identity(_weights(logits, axes=axes), name=name)
+        mask = as_node(mask, None, "masked_softmax")
+        logits = compare.where(mask, logits, -math.inf)
+    return elementwise.identity(_weights(logits, axes=axes, mask=mask), name=name)
 
 
 @custom_gradient
-def _weights(logits, axes):
-    """The softmax, whose gradient needs nothing but the result. A row of minus infinities is all 0."""
+def _weights(logits, axes, mask):
+    """The softmax, whose gradient needs nothing but the result. A row of minus infinities is all 0. Where `mask` is false,
+    logits are minus infinity: nobody takes the gradient by those weights, so that it need not be computed.
+    """
     shape = tuple(logits.type.shape)
     top = elementwise.stop_gradient(reduce_max(logits, axes=axes))
     top = compare.where(compare.equal(top, -math.inf), 0, top)
     powers = exp(logits - composite.keep(top, shape, axes))
     total = reduce_sum(powers, axes=axes)
     total = compare.where(compare.equal(total, 0), 1, total)  # only where all is masked: else the largest power is 1
-    weights = powers / composite.keep(total, shape, axes)
+    weights = powers * composite.keep(1 / total, shape, axes)
 
     def gradient(dy):
+        dy = dy if mask is None else compare.where(mask, dy, 0)
         part = dy * weights     # one matrix of this size, where weights * (dy - sum) would need two
         return part - weights * composite.keep(reduce_sum(part, axes=axes), shape, axes)
     return weights, gradient

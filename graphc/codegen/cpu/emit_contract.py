@@ -6,6 +6,7 @@ from functools import partial
 from graphc.codegen.cpu.bodies import HELPERS, Body, make_body, place
 from graphc.codegen.cpu.source import KernelSource, Skeleton
 from graphc.codegen.kernel import ContractKernel, Load, Operand, Packing, Store
+from graphc.codegen.statements import made_by
 from graphc.ir.types import BY_SHORT
 
 
@@ -49,7 +50,7 @@ def emit_contract(kernel: ContractKernel, lanes: int) -> KernelSource:
         s.open("else:")
     s.line(f"tile({', '.join(arguments)})")
     source = s.source(HELPERS)
-    text = f"{epilogue.text()}\n\n{_ahead(kernel).text()}"
+    text = "\n\n".join(body.text() for body in (epilogue, _ahead(kernel), *_needed(kernel)))
     source.text = source.text.replace("\n\ndef kernel(", f"\n\n{text}\n\ndef kernel(", 1)
     source.tiles["tile"] = partial(_make_tile, kernel, kernel.rows, kernel.vectors, lanes)
     if single:
@@ -89,7 +90,8 @@ def _rows(s: Skeleton, kernel: ContractKernel, keeps: bool) -> None:
 def _make_tile(kernel: ContractKernel, rows: int, vectors: int, lanes: int, space):
     from graphc.codegen.cpu.tile import product_tile
     stored, masked = (kernel.a.access.dtype, kernel.b.access.dtype), not kernel.b.packing
-    return product_tile(rows, vectors, lanes, kernel.dtype, stored, masked, space["epilogue"], space["ahead"])
+    return product_tile(rows, vectors, lanes, kernel.dtype, stored, masked, space["epilogue"], space["ahead"],
+                        space.get("needed"))
 
 
 def _epilogue(kernel: ContractKernel) -> Body:
@@ -109,6 +111,14 @@ def _ahead(kernel: ContractKernel) -> Body:
     integers = ["m", "n", "part", *(a for a, _ in kernel.batch), *kernel.buffers, *kernel.sizes]
     return make_body("ahead", (), "n", integers, [], [], masked=False,
                      last=[f"prefetch_{at}{', True' if written else ''})" for at, written in lines.items()])
+
+
+def _needed(kernel: ContractKernel) -> list[Body]:
+    """The lanes in which the product is needed, if not in all."""
+    if not kernel.where:
+        return []
+    integers = ["m", "n", *(a for a, _ in kernel.batch), *kernel.buffers, *kernel.sizes]
+    return [make_body("needed", made_by(kernel.epilogue, kernel.where), "n", integers, ["mask"], [(kernel.where, "bool")])]
 
 
 def _address(kernel: ContractKernel, operand: Operand, free: str) -> str:

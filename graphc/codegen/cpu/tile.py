@@ -5,7 +5,9 @@ of the time (DESIGN 5.3).
 """
 from __future__ import annotations
 
+import functools
 import inspect
+import operator
 from collections.abc import Callable, Sequence
 
 from llvmlite import ir
@@ -74,12 +76,17 @@ class Tile:
         return self.builder.gep(base, [index], source_etype=self.element_a)
 
     def emit(self, a, a_row, a_k, b, b_k, k, rows_live, columns_live, epilogue: Callable[[int, int, Vector, Vector], None],
-             ahead: Callable[[int, int], None] | None = None):
+             ahead: Callable[[int, int], None] | None = None, needed: Callable[[object, int, Vector], Vector] | None = None):
         """The tile at addresses a and b; rows and columns beyond the live ones are computed from valid memory, not stored.
 
-        ahead: asks for the memory that the epilogue of a row and vector will touch.
+        ahead: asks for the memory that the epilogue of a row and vector will touch. needed: in which lanes of a row, a number
+        that may be one of the program's, and vector somebody needs the sums; where in none, they are 0.
         """
         build = self.builder
+        self.masks = [self.tracer.tail(Int(build.sub(columns_live, I64(v * self.lanes)), self.tracer))
+                      for v in range(self.vectors)]
+        if needed is not None:
+            k = build.select(self.is_needed(needed, rows_live), k, I64(0))
         if ahead is not None:
             with build.if_then(build.icmp_signed(">=", k, I64(AHEAD))):
                 for r in range(self.rows):
@@ -87,8 +94,6 @@ class Tile:
                         ahead(r, v)
         a, b = (build.inttoptr(x, POINTER) for x in (a, b))
         row_a = [self.at_a(a, build.mul(a_row, self.clamped(r, rows_live))) for r in range(self.rows)]
-        self.masks = [self.tracer.tail(Int(build.sub(columns_live, I64(v * self.lanes)), self.tracer))
-                      for v in range(self.vectors)]
         total = self.scratch()
         zeros = [self.tracer.splat(0, self.dtype).ir] * (self.rows * self.vectors)
         block = _Loop(build, I64(0), k, I64(K_BLOCK), zeros)
@@ -103,6 +108,17 @@ class Tile:
             with build.if_then(build.icmp_signed(">", rows_live, I64(r))):
                 for v in range(self.vectors):
                     epilogue(r, v, Vector(sums[r * self.vectors + v], self.dtype, self.tracer), self.masks[v])
+
+    def is_needed(self, needed: Callable[[object, int, Vector], Vector], rows_live):
+        """Whether any sum of the tile is needed: mostly the first one of the last row tells."""
+        build = self.builder
+
+        def any_of(places):
+            lanes = [needed(self.clamped(r, rows_live), v, self.masks[v]) & self.masks[v] for r, v in places]
+            return self.tracer.any_lane(functools.reduce(operator.or_, lanes))
+        first, *rest = [(r, v) for r in reversed(range(self.rows)) for v in range(self.vectors)]
+        known = any_of([first])
+        return self.where(build.not_(known), lambda: [any_of(rest)], [known])[0] if rest else known
 
     def clamped(self, row: int, live):
         """`row`, or the last live row."""
@@ -174,14 +190,15 @@ class Tile:
         return self.builder.inttoptr(self.builder.add(total, I64(n * size)), POINTER)
 
 
-def product_tile(rows: int, vectors: int, lanes: int, dtype: str, stored: tuple[str, str], masked: bool, epilogue, ahead):
+def product_tile(rows: int, vectors: int, lanes: int, dtype: str, stored: tuple[str, str], masked: bool, epilogue, ahead,
+                 needed):
     """Numba intrinsic tile(a, a_row, a_k, b, b_k, k, rows_live, columns_live, m, n, *others).
 
     epilogue: a traced function of (names among m, n and the others, acc, mask); called for each row and vector of the tile
-    with the coordinates of its first lane. ahead: one of some of the names, which is called before all sums.
+    with the coordinates of its first lane. ahead, needed: functions of some of the names, which are called before all sums; see
+    `Tile.emit`.
     """
-    parameters = list(inspect.signature(epilogue).parameters)
-    asked = list(inspect.signature(ahead).parameters)
+    parameters, asked, guards = (list(inspect.signature(f).parameters) if f else [] for f in (epilogue, ahead, needed))
     others = [p for p in parameters if p not in ("m", "n", "acc", "mask")]
     names = ["a", "a_row", "a_k", "b", "b_k", "k", "rows_live", "columns_live", "m", "n", *others]
 
@@ -198,7 +215,11 @@ def product_tile(rows: int, vectors: int, lanes: int, dtype: str, stored: tuple[
             def ask(r, v):
                 known = {"m": m + r, "n": n + v * lanes, **given}
                 tile.tracer.run(ahead, [known[p] for p in asked])
-            tile.emit(*values[:8], run, ask if asked else None)
+
+            def where(r, v, mask):
+                known = {"m": m + Int(r, tile.tracer), "n": n + v * lanes, "mask": mask, **given}
+                return tile.tracer.run(needed, [known[p] for p in guards])
+            tile.emit(*values[:8], run, ask if asked else None, where if guards else None)
             return context.get_dummy_value()
         return types.void(*[types.intp] * len(names)), codegen
 
