@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from graphc.codegen.build import lower
-from graphc.codegen.kernel import RoutineKernel, kernel_text
+from graphc.codegen.kernel import RoutineKernel
+from graphc.codegen.kernel_text import kernel_text
 from graphc.codegen.routines import body_of
 from graphc.errors import CompileError, RunError
 from graphc.ir.container import detached

@@ -14,7 +14,8 @@ from graphc.cli.load import load, note
 from graphc.cli.stages import GRAPHS, PASSES, STAGES, Stages
 from graphc.codegen.build import emit
 from graphc.codegen.control import root
-from graphc.codegen.kernel import Kernel, kernel_text
+from graphc.codegen.kernel import Kernel
+from graphc.codegen.kernel_text import kernel_text
 from graphc.codegen.lower import Buffer
 from graphc.codegen.plan import Control, Plan, Record
 from graphc.errors import Location

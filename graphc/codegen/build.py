@@ -16,7 +16,8 @@ from graphc.codegen.arena import threads_times
 from graphc.codegen.control import Part, Row, times
 from graphc.codegen.copies import copy_call
 from graphc.codegen.cuts import Rest
-from graphc.codegen.kernel import ContractKernel, Kernel, LoopKernel, RecurrenceKernel, WindowKernel, kernel_text
+from graphc.codegen.kernel import ContractKernel, Kernel, LoopKernel, RecurrenceKernel, WindowKernel
+from graphc.codegen.kernel_text import kernel_text
 from graphc.codegen.lower import Buffer, Call, Target
 from graphc.codegen.plan import Control, Plan, Planner, Record
 from graphc.codegen.regions import Lowered, lower_graph

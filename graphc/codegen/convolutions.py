@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 
 from graphc.codegen.contractions import choose_tile
 from graphc.codegen.copies import copy_call, stand_in
-from graphc.codegen.kernel import GROUP, Access, Compute, Span, Sum, WindowKernel
+from graphc.codegen.kernel import GROUP, Access, Compute, Pool, Span, Statement, Store, Sum, WindowKernel
 from graphc.codegen.loops import spread
 from graphc.codegen.lower import Buffer, Call, Parameters, Target, typical
+from graphc.codegen.pooling import PoolLowering
 from graphc.codegen.statements import Strides, Writer
 from graphc.ir import dims
 from graphc.ir.dims import Size
@@ -96,6 +97,9 @@ class WindowLowering:
         self.lanes = target.vector_bytes // (8 if self.dtype.size == 8 else 4)
         self.bounded: list[_Bounded] = []
         self.summed: list = []
+        self.pool = PoolLowering(name, product.pooling, region) if product.pooling else None
+        if self.pool is not None:
+            self.buffers[self.pool.value] = self.pool.map
         self.place_operands()
 
     # the loop nest -----------------------------------------------------------------------------------------------------
@@ -143,7 +147,18 @@ class WindowLowering:
         for side, label in self.wanted_last(choice):
             if label is not None and self.operands[side].strides.get(label, 1) != 1:
                 self.copy(side, label)
-        return [*self.copies, self.product(choice)]
+        pooled = self.is_pooled(choice)
+        apart = self.pool.apart(self.buffers, self.line) if self.pool is not None and not pooled else []
+        return [*self.copies, self.product(choice, pooled), *apart]
+
+    def is_pooled(self, choice: _Choice) -> bool:
+        """Whether the kernel pools its own tiles."""
+        if self.pool is None or choice.lanes is not None or choice.columns is None or self.anchor.type.dtype is not self.dtype \
+                or self.pool.value.type.dtype is not self.dtype or any(b.item == choice.rows for b in self.bounded):
+            return False
+        few = self.number(dims.product(self.sizes[x] for x in self.summed)) < MANY  # of more, tiles keep sums of a part
+        return few and self.pool.fits(self.region, None if choice.rows is None else self.axis_of[choice.rows],
+                                      self.axis_of[choice.columns])
 
     def wanted_last(self, choice: _Choice) -> list[tuple[int, str | None]]:
         """(operand, label that must be contiguous in it)."""
@@ -186,7 +201,7 @@ class WindowLowering:
         shared = [x for x in self.out if x not in tied and self.live(x) and all(x in o.strides for o in self.operands)]
         for columns in [*own, *shared]:
             for rows in [*self.own(first), *self.crossing(first), None]:
-                m, n, longer = self.guessed(rows), self.guessed(columns), 1.0
+                m, n, longer = self.known(self.rows(rows)), self.guessed(columns), 1.0
                 if rows in self.crossing(first):
                     m, longer = self.inner(rows)
                 tile = choose_tile(m, n, self.lanes, self.target.registers)
@@ -215,6 +230,11 @@ class WindowLowering:
     def guessed(self, label) -> Size:
         """The size of a label as far as it is known; 1 of no label."""
         return 1 if label is None else self.known(self.sizes[label])
+
+    def rows(self, label) -> Size:
+        """The size of what plays m: where the result is pooled, the number of windows."""
+        size = 1 if label is None else self.sizes[label]
+        return size if self.pool is None or size == 1 else self.pool.windows(self.axis_of[label], size)
 
     def known(self, size: Size) -> Size:
         """A size; a batch that will be small counts as one image."""
@@ -263,7 +283,7 @@ class WindowLowering:
 
     # the kernel --------------------------------------------------------------------------------------------------------
 
-    def product(self, choice: _Choice) -> Call:
+    def product(self, choice: _Choice, pooled: bool) -> Call:
         parameters = Parameters()
         a, b = self.operands[choice.first], self.operands[1 - choice.first]
         loops = sorted((x for x in self.out if self.live(x) and x not in (choice.rows, choice.columns)), key=self.outer_first)
@@ -275,32 +295,49 @@ class WindowLowering:
         places = [Access(parameters.buffer(self.buffers[o.source.node]), self.anchor.type.dtype.short,
                          tuple((names[x], parameters.size(o.strides[x])) for x in loops if o.strides.get(x, 0) != 0),
                          parameters.size(o.offset)) for o in (a, b)]
+        rows, vectors = choice.tile
+        width = vectors * (1 if choice.lanes is not None else self.lanes)
+        m = self.rows(choice.rows) if pooled else self.sizes.get(choice.rows, 1)
+        n = self.sizes.get(choice.columns, 1)
+        sums = self.sums(parameters, a, b, choice, {**names, **{w.item: "m" for w in crossed}})
+        free = [w.scale * a.strides[w.label] for w in crossed] or [0 if choice.rows is None else a.strides[choice.rows]]
+        free.append(0 if choice.columns is None else b.strides[choice.columns])
+        pool = None
+        loop_sizes = [(names[x], self.sizes[x]) for x in loops]
+        if pooled and self.pool is not None:
+            own = {name: group[0] for name, group in axes if group}
+            pool = self.pool.kernel_part(self.buffers, parameters, own, (rows, width))
+            loop_sizes = self.pool.loops(pool, own, loop_sizes)
+            step = self.pool.step(own.get("m"))
+            if step.tap is not None:
+                places[0] = replace(places[0], strides=(*places[0].strides, ("tm", parameters.size(free[0]))))
+                free[0] = free[0] * step.step
+        chunk = self.chunk(sums, rows + width, parameters) if pool is None else 0
+        totals = Buffer(f"{self.name}_totals", GROUP * rows * vectors * self.target.vector_bytes, per_thread=True)
+        kernel = WindowKernel(
+            self.name, (), (), self.dtype.short, tuple((name, parameters.size(d, keep=())) for name, d in loop_sizes),
+            parameters.size(m, keep=(1,)), parameters.size(n, keep=(1,)), sums, places[0], parameters.size(free[0]), places[1],
+            parameters.size(free[1]), rows, vectors, choice.lanes is not None, isinstance(n, int) and n % width == 0,
+            self.epilogue(parameters, axes, pool), 8 if self.dtype.size == 8 else 4,
+            next((self.bounded.index(w) for w in crossed), -1), chunk, parameters.buffer(totals, write=True) if chunk else "",
+            choice.paired, self.is_short(choice.lanes), pool)
+        kernel = replace(kernel, buffers=parameters.buffer_names, sizes=parameters.size_names,
+                         may_fail=bool(parameters.failures))
+        return parameters.call(kernel, operations=2 * dims.product(self.sizes[x] for x in (*self.out, *self.summed)),
+                               location=self.line)
+
+    def epilogue(self, parameters: Parameters, axes: Sequence[tuple[str, list[int]]],
+                 pool: Pool | None) -> tuple[Statement, ...]:
+        """What is done with each sum; one that is to be pooled is kept for that."""
         stored = self.anchor.type.dtype
         result = "acc" if stored is self.dtype else "product"
         writer = Writer(self.region, self.buffers, parameters, Strides(self.region, parameters, axes), (self.anchor, result))
-        epilogue = writer.section([(x, True) for x in [self.anchor, *self.region.nodes] if x in self.region.outputs])
+        found = writer.section([(x, pool is None) for x in [self.anchor, *self.region.nodes] if x in self.region.outputs])
+        if pool is not None:
+            found.append(Store(writer.value(self.region.outputs[0]), pool.access))
         if stored is not self.dtype:
-            epilogue.insert(0, Compute(result, stored.short, "acc", ("acc",)))
-        m, n = (1 if x is None else self.sizes[x] for x in (choice.rows, choice.columns))
-        rows, vectors = choice.tile
-        width = vectors * (1 if choice.lanes is not None else self.lanes)
-        sums = self.sums(parameters, a, b, choice, {**names, **{w.item: "m" for w in crossed}})
-        free = [parameters.size(w.scale * a.strides[w.label]) for w in crossed] or \
-            [0 if choice.rows is None else parameters.size(a.strides[choice.rows])]
-        free.append(0 if choice.columns is None else parameters.size(b.strides[choice.columns]))
-        axes_out = tuple((names[x], parameters.size(self.sizes[x], keep=())) for x in loops)
-        chunk = self.chunk(sums, rows + width, parameters)
-        totals = Buffer(f"{self.name}_totals", GROUP * rows * vectors * self.target.vector_bytes, per_thread=True)
-        kernel = WindowKernel(
-            self.name, (), (), self.dtype.short, axes_out,
-            parameters.size(m, keep=(1,)), parameters.size(n, keep=(1,)), sums, places[0], free[0], places[1], free[1], rows,
-            vectors, choice.lanes is not None, isinstance(n, int) and n % width == 0, tuple(epilogue),
-            8 if self.dtype.size == 8 else 4, next((self.bounded.index(w) for w in crossed), -1), chunk,
-            parameters.buffer(totals, write=True) if chunk else "", choice.paired, self.is_short(choice.lanes),
-            bool(parameters.failures))
-        kernel = replace(kernel, buffers=parameters.buffer_names, sizes=parameters.size_names)
-        return parameters.call(kernel, operations=2 * dims.product(self.sizes[x] for x in (*self.out, *self.summed)),
-                               location=self.line)
+            found.insert(0, Compute(result, stored.short, "acc", ("acc",)))
+        return tuple(found)
 
     def is_short(self, lanes) -> bool:
         """Whether a summed axis that lanes run along has few vectors: a loop over them would hardly start before it ends."""

@@ -111,7 +111,7 @@ def region_calls(node: Node, inputs: dict[Node, Buffer], outputs: list[Buffer], 
     anchor = next((n for n in members if n.op.kind is Kind.CONTRACT), None)
     if anchor is not None:
         product = analyse_product(order, members, tuple(stored), anchor)
-        _order_memory(product.epilogue, stored)
+        _order_memory(product.last, stored)
         if anchor.op.rule.windows(tuple(i.type for i in anchor.inputs), anchor.attrs):
             return WindowLowering(body.name, product, inside, buffers, target, copied, node.location).calls()
         part = part_size(anchor, updated) if few is None else 0

@@ -1,18 +1,42 @@
 """What a region around a contraction is: elementwise work before it, on its operands, and after it, on its result.
 
-The epilogue spans the result's axes. A prologue spans its operand's axes and computes the operand while it is packed, so that
-it never lies in memory: an element is computed again for each part of the other operand that it meets (`fuse` says when that
-pays). What both take is computed in both.
+The epilogue spans the result's axes. Behind that of a convolution there may be a pooling: reductions of windows, side by side,
+of what the epilogue makes. A prologue spans its operand's axes and computes the operand while it is packed, so that it never
+lies in memory: an element is computed again for each part of the other operand that it meets (`fuse` says when that pays).
+What both take is computed in both.
 """
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from graphc.ir.dims import Size
 from graphc.ir.node import Node
 from graphc.ir.op import Kind
-from graphc.passes.regions import MOVEMENT, NotARegion, Region, analyse, is_size_value, source_of
+from graphc.passes.regions import MOVEMENT, NotARegion, Region, Source, analyse, is_size_value, source_of, through
+
+POOLS = {Kind.ELEMENTWISE, Kind.REDUCE, Kind.INDEX}
+MOST_TAPS = 16      # places of a pooling window: a tile is computed for each of them, and kept until the last one is there
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """How an axis of what is pooled is walked: place = step * (place along axis `window`) + (place along axis `tap`)."""
+
+    window: int | None  # an axis of the pooling's region; None where there is but one window
+    step: int = 1
+    tap: int | None = None
+    taps: int = 1
+
+
+@dataclass
+class Pooling:
+    """Reductions of windows of `value`, what an epilogue makes. `region` takes it from outside, and walks its axes so."""
+
+    region: Region
+    value: Node
+    axes: tuple[Pooled, ...]
 
 
 @dataclass
@@ -22,14 +46,102 @@ class Product:
     anchor: Node
     epilogue: Region
     prologues: tuple[Region | None, Region | None]
+    pooling: Pooling | None = None
+
+    @property
+    def last(self) -> Region:
+        """The region that makes the outputs."""
+        return self.epilogue if self.pooling is None else self.pooling.region
 
 
 def analyse_product(order: Sequence[Node], members: Iterable[Node], outputs: Sequence[Node], anchor: Node) -> Product:
     """The epilogue and the prologues of the `members`, which come in `order`, around a contraction. Raises NotARegion."""
     inside = set(members)
     first, second = (_prologue(order, inside, outputs, anchor, side) for side in (0, 1))
-    epilogue = analyse(order, _behind(outputs, inside - {anchor}), outputs, anchor)
-    return Product(anchor, epilogue, (first, second))
+    behind = _behind(outputs, inside - {anchor})
+    value = _pooled_value(order, behind, anchor)
+    if value is None:
+        return Product(anchor, analyse(order, behind, outputs, anchor), (first, second))
+    before = _behind([value], inside - {anchor})
+    made: set[Node] = {anchor}
+    for node in order:
+        if node in before and not made.isdisjoint(node.inputs):
+            made.add(node)
+    epilogue = analyse(order, before, (value,), anchor)
+    pooling = _pooling(order, behind - made, outputs, value)
+    slides = {label for w in anchor.op.rule.windows(tuple(i.type for i in anchor.inputs), anchor.attrs)
+              for label in (w.position, w.output)}
+    placed = dict(zip(epilogue.placement[anchor], _labels(anchor)[2], strict=True))
+    if any(axis.tap is not None and placed.get(place) not in slides
+           for axis, place in zip(pooling.axes, epilogue.placement[value], strict=True)):
+        raise NotARegion("a reduction of a contraction")
+    return Product(anchor, epilogue, (first, second), pooling)
+
+
+def _pooled_value(order: Sequence[Node], behind: Collection[Node], anchor: Node) -> Node | None:
+    """What the first reduction behind a convolution reduces windows of."""
+    first = next((n for n in order if n in behind and n.op.kind is Kind.REDUCE), None)
+    if first is None or not anchor.op.rule.windows(tuple(i.type for i in anchor.inputs), anchor.attrs):
+        return None
+    value = first.inputs[0]
+    while value.op.kind in MOVEMENT and value in behind:
+        value = value.inputs[0]
+    return value if value is anchor or value in behind else None
+
+
+def _pooling(order: Sequence[Node], members: set[Node], outputs: Sequence[Node], value: Node) -> Pooling:
+    """The analysis of what comes after `value`, whose windows must lie side by side. Raises NotARegion."""
+    if value in outputs:
+        raise NotARegion(f"{value.label} is reduced and must be in memory too")
+    region = analyse(order, members, outputs)
+    for node in region.nodes:
+        if node.op.kind not in POOLS or node.op.kind is Kind.ELEMENTWISE and node.op.rule.fails:
+            raise NotARegion(f"{node.label} is made after a reduction of a contraction")
+    found = {_walked(load, value, region, members) for load, source in region.loads.items() if source.node is value}
+    if len(found) != 1:
+        raise NotARegion(f"{value.label} is taken in several ways")
+    axes, = found
+    taken = [a for axis in axes for a in (axis.window, axis.tap) if a is not None]
+    if sorted(taken) != list(range(len(region.sizes))) or math.prod(a.taps for a in axes) > MOST_TAPS:
+        raise NotARegion(f"{value.label} is not reduced by small windows")
+    return Pooling(region, value, axes)
+
+
+def _walked(load: Node, value: Node, region: Region, members: set[Node]) -> tuple[Pooled, ...]:
+    """How the axes of `value` are walked by a load of it."""
+    found = []
+    for offset, steps in _coordinates(load, value, members.__contains__):
+        by_axis = {a: s for s, a in zip(steps, region.placement[load], strict=True) if a is not None and s != 0}
+        windows = [a for a in by_axis if a not in region.reduced]
+        taps = [a for a in by_axis if a in region.reduced]
+        if offset != 0 or len(windows) > 1 or len(taps) > 1:
+            raise NotARegion(f"{value.label} is moved before it is reduced")
+        size, step = region.sizes[taps[0]] if taps else 1, by_axis[windows[0]] if windows else 1
+        if not isinstance(size, int) or not isinstance(step, int) or taps and by_axis[taps[0]] != 1 or \
+                windows and step < size or not taps and step != 1:
+            raise NotARegion(f"windows of {value.label} do not lie side by side")
+        found.append(Pooled(windows[0] if windows else None, step, taps[0] if taps else None, size))
+    return tuple(found)
+
+
+def _coordinates(node: Node, root: Node, inside) -> list[tuple[Size, tuple[Size, ...]]]:
+    """For each axis of `root`, from which views and moves that are `inside` make `node`: (offset, strides) over the coordinates
+    of `node` that give the place along it. Raises NotARegion where they do not, or where elements come from outside.
+    """
+    chain = [node]
+    while chain[-1] is not root:
+        if chain[-1].op.kind not in MOVEMENT or not inside(chain[-1]):
+            raise NotARegion(f"{node.label} is not made of {root.label} by moves alone")
+        chain.append(chain[-1].inputs[0])
+    found = []
+    for axis in range(root.type.rank):
+        source = Source(root, tuple(int(a == axis) for a in range(root.type.rank)), 0)
+        for step in reversed(chain[:-1]):
+            source = through(source, step)
+        if source.bounds:
+            raise NotARegion(f"{node.label} has elements from outside of {root.label}")
+        found.append((source.offset, source.strides))
+    return found
 
 
 def _behind(nodes: Iterable[Node], inside: set[Node]) -> set[Node]:

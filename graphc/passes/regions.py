@@ -92,11 +92,11 @@ def source_of(node: Node, inside) -> Source:
     root = chain.pop()
     found = Source(root, contiguous(root.type.shape), 0)
     for step in reversed(chain):
-        found = _through(found, step)
+        found = through(found, step)
     return found
 
 
-def _through(source: Source, step: Node) -> Source:
+def through(source: Source, step: Node) -> Source:
     """The source of a movement node's value, from that of its input."""
     shape = step.inputs[0].type.shape
     if step.op.kind is Kind.VIEW:

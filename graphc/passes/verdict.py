@@ -61,7 +61,7 @@ def product_obstacle(product: Product) -> str | None:
             if limit is not None and not at_most(uses, limit):
                 return f"{anchor.inputs[side].label} would be computed again and again: {uses} " \
                        f"{'rows' if columns else 'columns'} need it, about {cost} instructions each time"
-    return streams_obstacle(product.epilogue)
+    return streams_obstacle(product.epilogue) or streams_obstacle(product.last)
 
 
 def node_cost(node: Node) -> int:

@@ -83,7 +83,8 @@ class Lines:
         if stride == 0:
             self.lines.append(f"store_lane_{access.dtype}({access.buffer}, {index}, {s.value})")
         elif stride == 1:
-            self.lines.append(f"store_{access.dtype}({access.buffer}, {index}, {s.value}, mask)")
+            mask = "None" if access.whole else "mask"
+            self.lines.append(f"store_{access.dtype}({access.buffer}, {index}, {s.value}, {mask})")
         else:
             self.lines.append(f"scatter_strided_{access.dtype}({access.buffer}, {index}, {stride}, {s.value}, mask)")
 
@@ -94,7 +95,7 @@ class Lines:
         if stride == 0:
             return f"broadcast_{access.dtype}({access.buffer}, {index})"
         if stride == 1:
-            return f"load_{access.dtype}({access.buffer}, {index}, mask)"
+            return f"load_{access.dtype}({access.buffer}, {index}, {'None' if access.whole else 'mask'})"
         return f"strided_{access.dtype}({access.buffer}, {index}, {stride}, mask)"
 
     def loaded_where(self, access: Access, where: str) -> str:

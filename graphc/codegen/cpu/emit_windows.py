@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 
-from graphc.codegen.cpu.bodies import HELPERS, Body, make_body, place
+from graphc.codegen.cpu.bodies import HELPERS, Body, Lines, make_body, number, place
 from graphc.codegen.cpu.source import KernelSource, Skeleton
-from graphc.codegen.kernel import GROUP, Int, Sum, WindowKernel
+from graphc.codegen.kernel import GROUP, Int, Pool, Statement, Sum, WindowKernel
 from graphc.ir.types import BY_SHORT
 
 
@@ -18,6 +19,9 @@ def emit_windows(kernel: WindowKernel, lanes: int) -> KernelSource:
     s.bodies.append(epilogue)
     split = isinstance(kernel.n, str) and kernel.vectors > 1 and not kernel.dot and kernel.edge < 0
     _tiles(s, kernel, width, lanes if split else 0)
+    depth = len(s.indents)
+    if kernel.pool:
+        _taps(s, kernel.pool, width)
     for side, access, free, axis in (("a", kernel.a, kernel.a_free, "m"), ("b", kernel.b, kernel.b_free, "n")):
         moved = free != 0 and (side == "b" or kernel.edge < 0)  # the span on an edge sees to it
         s.line(f"{side}_at = {place(access.offset, (*access.strides, *(((axis, free),) if moved else ())))}")
@@ -44,6 +48,9 @@ def emit_windows(kernel: WindowKernel, lanes: int) -> KernelSource:
         s.close()
         s.open("else:")
     s.line(f"tile({text})")
+    if kernel.pool:
+        s.close_to(depth)
+        _pooled(s, kernel, kernel.pool, f"n + ({width} if panel < whole else {lanes})" if split else f"n + {width}", lanes)
     source = s.source(HELPERS)
     source.text = source.text.replace("\n\ndef kernel(", f"\n\n{epilogue.text()}\n\ndef kernel(", 1)
     make = partial(_make_tile, kernel, lanes, len(arguments) // 3)
@@ -95,6 +102,44 @@ def _tiles(s: Skeleton, kernel: WindowKernel, width: int, lanes: int) -> None:
         s.line(f"n = n if panel < whole else panel * {lanes} + whole * {width - lanes}")
 
 
+def _taps(s: Skeleton, pool: Pool, width: int) -> None:
+    """Open the loops over the places of a pooling window. Say where a tile's elements are kept."""
+    item = BY_SHORT[pool.access.dtype].size
+    s.line(f"{pool.access.buffer} = {pool.kept} + {item} * (thread * {pool.elements} - m * {width} - n)")
+    for tap, size in pool.taps:
+        s.loop(tap, 0, size)
+    for axis, window, tap, step in pool.moves:
+        s.line(f"{axis} = {f'{window} * {step} + ' if window else ''}{tap}")
+
+
+def _pooled(s: Skeleton, kernel: WindowKernel, pool: Pool, stop: str, lanes: int) -> None:
+    """Pool what was kept of a tile, whose columns end at `stop`."""
+    lines = _lines(pool.before)
+    for phase in pool.phases:
+        lines += [f"{a.name} = splat_{a.dtype}({number(a.init)})" for a in phase.accumulators]
+        lines += [f"{'    ' * depth}for {tap} in range({size}):" for depth, (tap, size) in enumerate(pool.taps)]
+        combined = [f"{a.name} = {a.combine.format(acc=a.name, x=a.value)}" for a in phase.accumulators]
+        lines += [f"{'    ' * len(pool.taps)}{line}" for line in [*_lines(phase.body), *combined]]
+        lines += _lines(phase.after)
+    integers = ["m", "n", *(a for a, _ in kernel.loops), pool.access.buffer, *kernel.buffers, *kernel.sizes]
+    body = make_body("pooled", [], "n", integers, [], [], first=lines)
+    s.bodies.append(body)
+    s.minimum("m_stop", f"m + {kernel.rows}", str(kernel.m))
+    s.minimum("n_stop", stop, str(kernel.n))
+    s.line("n_start = n")
+    s.open("while m < m_stop:", "m += 1")
+    s.loop("n", "n_start", "n_stop", lanes)
+    s.call(body, count=f"{kernel.n} - n")
+    s.close_to(len(s.indents) - 2)
+
+
+def _lines(statements: Sequence[Statement]) -> list[str]:
+    writer = Lines("n")
+    for statement in statements:
+        writer.add(statement)
+    return writer.lines
+
+
 def _inner_rows(s: Skeleton, kernel: WindowKernel) -> None:
     """Work out the rows [low, high) all of whose terms exist, and the number of tiles: other rows are tiles of their own."""
     summed = kernel.sums[kernel.edge]
@@ -120,7 +165,8 @@ def _make_tile(kernel: WindowKernel, lanes: int, sums: int, rows: int, vectors: 
 
 
 def _epilogue(kernel: WindowKernel) -> Body:
-    integers = ["m", "n", *(a for a, _ in kernel.loops), *kernel.buffers, *kernel.sizes, "error", "record"]
+    own = [*kernel.pool.axes, kernel.pool.access.buffer] if kernel.pool else []
+    integers = ["m", "n", *(a for a, _ in kernel.loops), *own, *kernel.buffers, *kernel.sizes, "error", "record"]
     return make_body("epilogue", kernel.epilogue, "n", integers, ["acc", "mask"], [])
 
 
