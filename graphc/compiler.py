@@ -20,7 +20,7 @@ from graphc.ir.images import FULL, named_batches
 from graphc.ir.interpreter import bind_dims, check_equations, interpret
 from graphc.ir.node import Node, input_node
 from graphc.ir.op import Kind
-from graphc.memory import Memory, reuse_text
+from graphc.memory import Few, Memory, reuse_text
 from graphc.portable import KeptGraph, kept_graph, named_like
 from graphc.program import Program
 from graphc.records import record
@@ -284,8 +284,13 @@ class BySize(Compiled):
 
     @property
     def memory(self) -> Memory:
-        """What the program for batches that fill vectors takes."""
-        return self.part_for(frozenset()).memory
+        """What the program for batches that fill vectors takes, and what the one for small ones takes. Makes both."""
+        names = frozenset(name for size in self.batches for name in dims.names(size))
+        full, few = self.part_for(frozenset()).memory, self.part_for(names).memory
+
+        def holds(sizes: Mapping[str, int]) -> bool:
+            return sizes.keys() >= names and all(dims.substitute(size, sizes) < FULL for size in self.batches)
+        return Memory(full.programs, full.threads, Few(" and ".join(f"{s} < {FULL}" for s in self.batches), holds, few))
 
     def part(self, arrays: Sequence[np.ndarray]) -> Compiled:
         """The program for feeds of these sizes."""

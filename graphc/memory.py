@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from graphc.errors import ArgumentError, BudgetError, GraphcError, report
@@ -34,6 +34,15 @@ class Held:
     location: str
 
 
+@record(frozen=True, eq=False)
+class Few:
+    """The memory of the programs for small batches; `holds` says for which sizes of the named dims, `where` as text."""
+
+    where: str
+    holds: Callable[[Mapping[str, int]], bool]
+    memory: Memory
+
+
 class Memory:
     """The memory of programs that run one after another and keep what they have: as a rule of one.
 
@@ -41,12 +50,14 @@ class Memory:
     parts   bytes of variables, constants, feeds, fetches and temporaries, expressions.
     dims    name -> where it is told: "axis 0 of x".
 
+    few     the memory for small batches, where other programs run these: `bytes`, `at_peak` and `table` choose by the sizes.
+
     Temporaries lie in one arena, made at the first run of a size. Runs that overlap have an arena each; after a run with
     larger sizes the arena stays, unless there is a budget at up to twice what was needed.
     """
 
-    def __init__(self, programs: Sequence[Program], threads: int = 1):
-        self.programs, self.threads = tuple(programs), threads
+    def __init__(self, programs: Sequence[Program], threads: int = 1, few: Few | None = None):
+        self.programs, self.threads, self.few = tuple(programs), threads, few
         env: Mapping[str, Size] = {THREADS: threads}
         fetched = {o.name for p in programs[:-1] for o in p.outputs}  # of one program, which a later one is fed with
         self._held: dict[tuple[str, str], Held] = {}
@@ -70,13 +81,16 @@ class Memory:
 
     def bytes(self, **sizes: int) -> int:
         """The peak where the named dims have these sizes. Raises ArgumentError for a dim without a size, or of another name."""
-        return _number(self.peak, self._env(sizes))
+        env = self._env(sizes)
+        return _number(self._serving(env).peak, env)
 
     def at_peak(self, **sizes: int) -> list[Held]:
         """What is held when the temporaries in use take the most, the largest first. Without sizes, the bytes are expressions
         and the moment is a guess: with all named dims alike.
         """
         env = self._env(sizes) if sizes or not self.dims else None
+        if env and self._serving(env) is not self:
+            return self._serving(env).at_peak(**sizes)
         guess = env if env is not None else dict.fromkeys(self.dims, TYPICAL)
         found = [*self._held.values(), *(h for p in self.programs for h in self._temporaries(p, guess))]
         found.sort(key=lambda h: -_number(h.bytes, guess))
@@ -87,6 +101,8 @@ class Memory:
     def table(self, **sizes: int) -> str:
         """A table of the parts and of what is held at the peak; with sizes in numbers, else in formulas."""
         env = self._env(sizes) if sizes or not self.dims else None
+        if env and self._serving(env) is not self:
+            return self._serving(env).table(**sizes)
 
         def text(size: Size) -> str:
             return byte_text(_number(size, env)) if env is not None else str(size)
@@ -104,6 +120,7 @@ class Memory:
             lines += ["  held at the peak:", *_columns([(text(h.bytes), h.what, f"{h.name}: {h.type}" if h.type else h.name,
                                                          h.location) for h in held[:ROWS]], "    ")]
             lines += [f"    and {more} smaller"] if more > 0 else []
+        lines += [f"where {self.few.where}: {self.few.memory}"] if self.few and env is None else []
         return "\n".join(lines)
 
     def __str__(self) -> str:
@@ -119,6 +136,10 @@ class Memory:
             raise report(ArgumentError, "memory: the sizes do not fit the named dims: " + ", ".join(wrong),
                          [("dim", f"{n}  {where}") for n, where in self.dims.items()])
         return dict(sizes)
+
+    def _serving(self, env: Mapping[str, int]) -> Memory:
+        """That of the programs that run these sizes."""
+        return self.few.memory if self.few and self.few.holds(env) else self
 
     def _temporaries(self, program: Program, env: Mapping[str, int]) -> list[Held]:
         """The temporaries that are in use when they take the most."""

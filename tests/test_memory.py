@@ -31,9 +31,8 @@ def network(layers=3, width=32):
     return x, loss, tf.train.MomentumOptimizer(0.1, 0.9).minimize(loss)
 
 
-def taken(session, sizes):
-    """Bytes that the arena, the variables and the arrays of the session's last program take on feeds with these sizes."""
-    program = list(session._compiled.values())[-1]
+def taken(program, sizes):
+    """Bytes that the arena, the variables and the arrays of a program take on feeds with these sizes."""
     executable = program.executable
     instance, = [i for lane in executable.lanes for i in lane.instances.values() if i.sizes == sizes]
     arrays = sum(np.prod(s, dtype=int) * np.dtype(spec.dtype).itemsize for s, spec in zip(
@@ -51,10 +50,29 @@ def test_the_formula_is_what_a_run_takes(rows):
         session.run(tf.global_variables_initializer())
         memory = session.memory([loss, step], [x])
         session.run([loss, step], {x: np.ones((rows, 32), np.float32)})
-        found = taken(session, (rows,))
+        found = taken(list(session._compiled.values())[-1], (rows,))
     assert found == memory.bytes(N=rows)
     assert memory.dims == {"N": "axis 0 of x"}
     assert sum(part if isinstance(part, int) else 0 for part in memory.parts.values()) > 0 and "N" in str(memory.peak)
+
+
+@native
+def test_small_batches_of_images_have_a_formula_of_their_own():
+    x = tf.placeholder(tf.float32, ["N", 9, 8, 3], name="x")
+    h = tf.nn.relu(tf.nn.conv2d(x, tf.ones([3, 3, 3, 20]), [1, 1, 1, 1], "SAME"))
+    y = tf.nn.conv2d(h, tf.ones([3, 3, 20, 2]), [1, 1, 1, 1], "VALID")
+    with tf.Session(memory_budget="1G") as session:       # with a budget the arena is as large as it must be
+        memory = session.memory(y, [x])
+        program, = session._compiled.values()
+        for size in (0, 3, 15, 16, 50):
+            image = np.ones((size, 9, 8, 3), np.float32)
+            session.run(y, {x: image})
+            assert taken(program.part([image]), (size,)) == memory.bytes(N=size)
+    assert str(memory.few.memory.peak) != str(memory.peak)
+    assert memory.table(N=15) == memory.few.memory.table(N=15) and memory.at_peak(N=3) == memory.few.memory.at_peak(N=3)
+    assert str(memory).endswith(f"where N < 16: {memory.few.memory}") and str(memory.few.memory.peak) in str(memory)
+    with pytest.raises(ArgumentError, match="do not fit the named dims: M, N"):
+        memory.bytes(M=1)
 
 
 @native
