@@ -10,8 +10,8 @@ depends on rows of sequences, else it is the same in all iterations. Three moves
   factors after the loop;
 - sum: a loop variable to which each iteration adds a product, or the sum of a value, becomes one product (sum) after the loop.
 
-What stays of a product is read in order (`straighten`). So the time steps of a recurrent layer keep one product, that of
-the state, and its weights' gradients are one product each.
+What stays of a product is read in order (`straighten`), from where it lies (`take_whole`). So the time steps of a recurrent
+layer keep one product, that of the state, and its weights' gradients are one product each.
 """
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from functools import reduce
 from string import ascii_letters
 
 from graphc.ir.container import detached
-from graphc.ir.graph import Graph, rebuild, topological
+from graphc.ir.graph import Graph, rebuild, topological, with_inputs
 from graphc.ir.node import GROUP, RESULT, Node, input_node, make
 from graphc.ir.op import Kind
 from graphc.ops.contract import contract
@@ -30,6 +30,7 @@ from graphc.ops.movement import reshape_to, transpose_to
 from graphc.ops.reduce import reduce_sum
 from graphc.passes.manager import graph_pass
 from graphc.passes.recall import Scans, Twins
+from graphc.passes.regions import contiguous, source_of
 from graphc.passes.rewrite import constant_number
 from graphc.passes.simplify import merge_equal
 from graphc.passes.trim import trim
@@ -102,9 +103,10 @@ class _Loop:
         return self.build()
 
     def straightened(self) -> list[Node]:
-        """The results, with each product in the loop read in order."""
+        """The results, with each product in the loop read in order, and from where its factors lie."""
         self.classify()
         self.straighten()
+        self.take_whole()
         return self.build()
 
     def stack(self, node: Node) -> int:
@@ -194,6 +196,24 @@ class _Loop:
             return make(contract, tuple(factors.get(side, i) for side, i in enumerate(inputs)), attrs, location=node.location)
         if turned:
             self.replace(replace)
+
+    def take_whole(self) -> None:
+        """A factor that stays, and is a piece of a tensor in the order of memory, such as some rows of a matrix, is cut out in
+        the loop, which costs nothing there, not copied before it.
+        """
+        pieces: dict[Node, Node] = {}
+        others = {i for n in topological((*self.new, *self.stacked)) if n.op.kind is not Kind.CONTRACT for i in n.inputs}
+        for inner, outer in list(zip(self.same, self.shared, strict=True)):
+            if outer.op.kind is not Kind.MOVE or inner in others or inner in (*self.new, *self.stacked):
+                continue
+            source = source_of(outer, {outer}.__contains__)
+            if not source.bounds and source.strides == contiguous(outer.type.shape):
+                whole = input_node("", source.node.type, location=outer.location)
+                self.same.append(whole)
+                self.shared.append(source.node)
+                pieces[inner] = make(outer.op, (whole,), outer.attrs, name=outer.name, location=outer.location)
+        if pieces:
+            self.replace(lambda node, inputs, control: with_inputs(node, tuple(pieces.get(i, i) for i in inputs), control))
 
     def for_all(self, node: Node, outside: dict[Node, Node | None]) -> Node | None:
         """A value of all iterations, with an axis in front when it is along; None where there is no rule for it."""
