@@ -277,8 +277,9 @@ def row_vectors(n: Size, vectors: int, lanes: int) -> int:
     return best if best > vectors else 0
 
 
-def choose_tile(m: Size, n: Size, lanes: int, registers: int) -> tuple[int, int]:
-    """(rows, vectors) of the register tile: the one that wastes the fewest multiply-adds on this shape's edges.
+def choose_tile(m: Size, n: Size, lanes: int, registers: int, groups: int = 1) -> tuple[int, int]:
+    """(rows, vectors) of the register tile: the one that wastes the fewest multiply-adds on this shape's edges. groups: see
+    `ContractKernel`.
 
     Unknown sizes count as large. A tile needs a register for each of its sums, for a row of B, and one for A.
     """
@@ -286,11 +287,12 @@ def choose_tile(m: Size, n: Size, lanes: int, registers: int) -> tuple[int, int]
     rows_wanted = m if isinstance(m, int) and m > 0 else big
     columns_wanted = n if isinstance(n, int) and n > 0 else big
     best, choice = float("inf"), (1, 1)
-    for vectors in range(1, 5 if lanes > 1 else 9):
+    for vectors in range(groups, max(groups, 4 if lanes > 1 else 8) + 1, groups):
         for rows in range(1, min(16, rows_wanted) + 1):
-            if rows * vectors + vectors + 1 > registers or vectors > 1 and (vectors - 1) * lanes >= columns_wanted:
+            beyond = vectors > groups and (vectors // groups - 1) * lanes >= columns_wanted
+            if rows * vectors + vectors + 1 > registers or beyond:
                 continue
-            padded = -(-rows_wanted // rows) * rows * -(-columns_wanted // (vectors * lanes)) * vectors * lanes
+            padded = -(-rows_wanted // rows) * rows * -(-columns_wanted // (vectors // groups * lanes)) * vectors * lanes
             latency = max(1.0, 8 / (rows * vectors))           # a chain of multiply-adds needs about 8 in flight
             loads = 1 + 0.15 * (rows + min(lanes, 2) * vectors) / (rows * vectors)
             cost = padded * latency * loads

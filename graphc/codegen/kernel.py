@@ -202,7 +202,8 @@ class ContractKernel:
     so that results depend on shapes alone. row_vectors: where not 0, the vectors of a tile where m turns out to be 1.
     part: where not 0, k is cut into parts of so many, and there is one more axis, "part", outside of all others: results are
     sums over one part. where: a bool value of the epilogue without which nobody takes "acc": tiles in which it is nowhere true
-    sum nothing up.
+    sum nothing up. groups: where more than 1, B has so many times n columns; the epilogue gets the sums of columns j, n + j,
+    2 n + j ..., named "acc0", "acc1" ..., and a tile has `vectors` for all groups together.
     """
 
     name: str = field(compare=False)
@@ -223,6 +224,7 @@ class ContractKernel:
     rows_first: bool = False
     row_vectors: int = 0
     where: str = ""
+    groups: int = 1
     may_fail: bool = False
 
 

@@ -28,7 +28,8 @@ def kernel_text(kernel: Kernel) -> str:
     head = f"kernel {kernel.name}({', '.join(kernel.buffers + kernel.sizes)}) "
     if isinstance(kernel, ContractKernel):
         batch = "".join(f"{a}<{n}, " for a, n in kernel.batch)
-        lines = [head + "{", f"  for {batch}m<{kernel.m}, n<{kernel.n}: acc = sum over k<{kernel.k} of a * b"
+        sums = "acc" if kernel.groups == 1 else f"acc0 to acc{kernel.groups - 1}"
+        lines = [head + "{", f"  for {batch}m<{kernel.m}, n<{kernel.n}: {sums} = sum over k<{kernel.k} of a * b"
                  f"{f', {kernel.part} at a time' if kernel.part else ''}  # tile {kernel.rows}x{kernel.vectors} vectors"
                  f"{f' with {kernel.where}' if kernel.where else ''}",
                  *_operand_lines("a", kernel.a), *_operand_lines("b", kernel.b)]

@@ -10,6 +10,7 @@ from graphc.codegen.control import Step, control_steps
 from graphc.codegen.convolutions import WindowLowering
 from graphc.codegen.copies import assemble_calls, copy_call, scatter_calls
 from graphc.codegen.cuts import NotCut
+from graphc.codegen.joined import joined
 from graphc.codegen.loops import LoopLowering
 from graphc.codegen.lower import Buffer, Call, Target
 from graphc.codegen.routines import routine_calls
@@ -82,7 +83,8 @@ class _GraphLowering:
                 buffers[node] = buffers[node.inputs[0 if kind is Kind.VIEW else -1]]
             elif kind is not Kind.INPUT:
                 raise report(CompileError, f"{node.op.name}: the graph is not fused", [("node", node.describe())])
-        return in_parts(steps, {*inputs, *(buffers[o] for o in graph.outputs if o in buffers)}), buffers
+        kept = {*inputs, *(buffers[o] for o in graph.outputs if o in buffers)}
+        return in_parts(joined(steps, kept, self.target, few), kept), buffers
 
     def control(self, node: Node, inputs: Sequence[Buffer], results: Sequence[Buffer]) -> list[Step]:
         """The steps of a branch or a loop."""

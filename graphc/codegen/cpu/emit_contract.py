@@ -13,7 +13,7 @@ from graphc.ir.types import BY_SHORT
 def emit_contract(kernel: ContractKernel, lanes: int) -> KernelSource:
     """The source of a contraction for vectors of `lanes` elements."""
     s = Skeleton(kernel, lanes)
-    width, item = kernel.vectors * lanes, BY_SHORT[kernel.dtype].size
+    width, item = kernel.vectors // kernel.groups * lanes, BY_SHORT[kernel.dtype].size
     epilogue = _epilogue(kernel)
     kept = (kernel.a if kernel.rows_first else kernel.b).packing  # what stays packed for several tiles in a row
     s.bodies.append(epilogue)
@@ -21,7 +21,7 @@ def emit_contract(kernel: ContractKernel, lanes: int) -> KernelSource:
     single = isinstance(kernel.m, str) and kernel.rows > 1
     s.line(f"width = {width}")
     if kernel.row_vectors:
-        s.line(f"width = {kernel.row_vectors * lanes} if {kernel.m} == 1 else width")
+        s.line(f"width = {kernel.row_vectors // kernel.groups * lanes} if {kernel.m} == 1 else width")
     s.line(f"panels = ({kernel.n} + width - 1) // width")
     for name, operand, part in (("a", kernel.a, kernel.rows), ("b", kernel.b, width)):
         if operand.packing:
@@ -37,7 +37,7 @@ def emit_contract(kernel: ContractKernel, lanes: int) -> KernelSource:
     for name, operand, free in (("a", kernel.a, "m"), ("b", kernel.b, "n")):
         if not operand.packing:
             s.line(f"{name} = {_address(kernel, operand, free)}")
-    others = [p for p in epilogue.parameters if p not in ("m", "n", "acc", "mask")]
+    others = [p for p in epilogue.parameters if p not in ("m", "n", "mask", *_sums(kernel))]
     size = "k_stop - k_first" if kernel.part else kernel.k
     arguments = [f"a, {kernel.a.free}, {kernel.a.summed}, b, {kernel.b.summed}, {size}, "
                  f"{kernel.m} - m, {kernel.n} - n, m, n", *others]
@@ -91,12 +91,17 @@ def _make_tile(kernel: ContractKernel, rows: int, vectors: int, lanes: int, spac
     from graphc.codegen.cpu.tile import product_tile
     stored, masked = (kernel.a.access.dtype, kernel.b.access.dtype), not kernel.b.packing
     return product_tile(rows, vectors, lanes, kernel.dtype, stored, masked, space["epilogue"], space["ahead"],
-                        space.get("needed"))
+                        space.get("needed"), _sums(kernel))
 
 
 def _epilogue(kernel: ContractKernel) -> Body:
     integers = ["m", "n", "part", *(a for a, _ in kernel.batch), *kernel.buffers, *kernel.sizes, "error", "record"]
-    return make_body("epilogue", kernel.epilogue, "n", integers, ["acc", "mask"], [])
+    return make_body("epilogue", kernel.epilogue, "n", integers, [*_sums(kernel), "mask"], [])
+
+
+def _sums(kernel: ContractKernel) -> list[str]:
+    """What an epilogue calls the sums."""
+    return ["acc"] if kernel.groups == 1 else [f"acc{g}" for g in range(kernel.groups)]
 
 
 def _ahead(kernel: ContractKernel) -> Body:

@@ -60,9 +60,11 @@ class _Loop:
 class Tile:
     """Emits C[rows, vectors * lanes] = A B and the epilogue. Addresses in bytes, strides and sizes in elements."""
 
-    def __init__(self, builder, rows: int, vectors: int, lanes: int, dtype: str, stored: tuple[str, str], masked: bool):
-        """dtype: of the sums; stored: of A's and B's elements in memory."""
+    def __init__(self, builder, rows: int, vectors: int, lanes: int, dtype: str, stored: tuple[str, str], masked: bool,
+                 groups: int = 1):
+        """dtype: of the sums; stored: of A's and B's elements in memory; groups: see `ContractKernel`."""
         self.builder, self.rows, self.vectors, self.lanes = builder, rows, vectors, lanes
+        self.wide = vectors // groups       # vectors of a group
         self.tracer = Tracer(builder, lanes)
         self.names = self.tracer.namespace()
         self.dtype = DTYPES[dtype]
@@ -71,26 +73,30 @@ class Tile:
         self.vector = ir.VectorType(self.dtype.register, lanes)
         self.masked = masked
         self.masks: list[Vector] = []
+        self.group_at: list = [None] * groups       # elements from a row of B to a group's part of it
 
     def at_a(self, base, index):
         return self.builder.gep(base, [index], source_etype=self.element_a)
 
-    def emit(self, a, a_row, a_k, b, b_k, k, rows_live, columns_live, epilogue: Callable[[int, int, Vector, Vector], None],
-             ahead: Callable[[int, int], None] | None = None, needed: Callable[[object, int, Vector], Vector] | None = None):
+    def emit(self, a, a_row, a_k, b, b_k, k, rows_live, columns_live,
+             epilogue: Callable[[int, int, list[Vector], Vector], None], ahead: Callable[[int, int], None] | None = None,
+             needed: Callable[[object, int, Vector], Vector] | None = None, columns=None):
         """The tile at addresses a and b; rows and columns beyond the live ones are computed from valid memory, not stored.
 
-        ahead: asks for the memory that the epilogue of a row and vector will touch. needed: in which lanes of a row, a number
-        that may be one of the program's, and vector somebody needs the sums; where in none, they are 0.
+        epilogue gets the sums of all groups. ahead: asks for the memory that the epilogue of a row and vector will touch.
+        needed: in which lanes of a row, a number that may be one of the program's, and vector somebody needs the sums; where in
+        none, they are 0. columns: those of a group, where there are several.
         """
         build = self.builder
+        self.group_at[1:] = [build.mul(columns, I64(g)) for g in range(1, len(self.group_at))]
         self.masks = [self.tracer.tail(Int(build.sub(columns_live, I64(v * self.lanes)), self.tracer))
-                      for v in range(self.vectors)]
+                      for v in range(self.wide)]
         if needed is not None:
             k = build.select(self.is_needed(needed, rows_live), k, I64(0))
         if ahead is not None:
             with build.if_then(build.icmp_signed(">=", k, I64(AHEAD))):
                 for r in range(self.rows):
-                    for v in range(self.vectors):
+                    for v in range(self.wide):
                         ahead(r, v)
         a, b = (build.inttoptr(x, POINTER) for x in (a, b))
         row_a = [self.at_a(a, build.mul(a_row, self.clamped(r, rows_live))) for r in range(self.rows)]
@@ -106,8 +112,9 @@ class Tile:
         sums = block.close(sums)
         for r in range(self.rows):
             with build.if_then(build.icmp_signed(">", rows_live, I64(r))):
-                for v in range(self.vectors):
-                    epilogue(r, v, Vector(sums[r * self.vectors + v], self.dtype, self.tracer), self.masks[v])
+                for v in range(self.wide):
+                    found = sums[r * self.vectors + v:(r + 1) * self.vectors:self.wide]
+                    epilogue(r, v, [Vector(x, self.dtype, self.tracer) for x in found], self.masks[v])
 
     def is_needed(self, needed: Callable[[object, int, Vector], Vector], rows_live):
         """Whether any sum of the tile is needed: mostly the first one of the last row tells."""
@@ -152,6 +159,9 @@ class Tile:
         return Vector(broadcast(self.builder, scalar, self.lanes), self.dtype, self.tracer)
 
     def load_b(self, row, v: int) -> Vector:
+        group, v = divmod(v, self.wide)
+        if group:
+            row = self.builder.gep(row, [self.group_at[group]], source_etype=self.element_b)
         address = self.builder.ptrtoint(row, I64)
         mask = self.masks[v] if self.masked else None
         return self.names[f"load_{self.stored[1]}"](Int(address, self.tracer), v * self.lanes, mask)
@@ -191,25 +201,25 @@ class Tile:
 
 
 def product_tile(rows: int, vectors: int, lanes: int, dtype: str, stored: tuple[str, str], masked: bool, epilogue, ahead,
-                 needed):
+                 needed, sums: Sequence[str] = ("acc",)):
     """Numba intrinsic tile(a, a_row, a_k, b, b_k, k, rows_live, columns_live, m, n, *others).
 
     epilogue: a traced function of (names among m, n and the others, acc, mask); called for each row and vector of the tile
     with the coordinates of its first lane. ahead, needed: functions of some of the names, which are called before all sums; see
-    `Tile.emit`.
+    `Tile.emit`. sums: names of the groups' sums.
     """
     parameters, asked, guards = (list(inspect.signature(f).parameters) if f else [] for f in (epilogue, ahead, needed))
-    others = [p for p in parameters if p not in ("m", "n", "acc", "mask")]
+    others = [p for p in parameters if p not in ("m", "n", "mask", *sums)]
     names = ["a", "a_row", "a_k", "b", "b_k", "k", "rows_live", "columns_live", "m", "n", *others]
 
     def typed(_, *kinds):
         def codegen(context, builder, signature, values):
-            tile = Tile(builder, rows, vectors, lanes, dtype, stored, masked)
+            tile = Tile(builder, rows, vectors, lanes, dtype, stored, masked, len(sums))
             given = dict(zip(others, (Int(v, tile.tracer) for v in values[10:]), strict=True))
             m, n = (Int(v, tile.tracer) for v in values[8:10])
 
-            def run(r, v, acc, mask):
-                known = {"m": m + r, "n": n + v * lanes, "acc": acc, "mask": mask, **given}
+            def run(r, v, row, mask):
+                known = {"m": m + r, "n": n + v * lanes, "mask": mask, **given, **dict(zip(sums, row, strict=True))}
                 tile.tracer.run(epilogue, [known[p] for p in parameters])
 
             def ask(r, v):
@@ -219,7 +229,7 @@ def product_tile(rows: int, vectors: int, lanes: int, dtype: str, stored: tuple[
             def where(r, v, mask):
                 known = {"m": m + Int(r, tile.tracer), "n": n + v * lanes, "mask": mask, **given}
                 return tile.tracer.run(needed, [known[p] for p in guards])
-            tile.emit(*values[:8], run, ask if asked else None, where if guards else None)
+            tile.emit(*values[:8], run, ask if asked else None, where if guards else None, builder.add(values[7], values[9]))
             return context.get_dummy_value()
         return types.void(*[types.intp] * len(names)), codegen
 
