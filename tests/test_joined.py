@@ -60,8 +60,8 @@ def test_one_row():
     x, w, b, c = feeds = operands(tf.float32, 2, 24, rows=1)
     first, second = tf.split(tf.matmul(x, w) + b, 2, 1)
     check([tf.tanh(first) * tf.sigmoid(second) + c], feeds, (0,), 1e-5, [2])
-    y = tf.placeholder(tf.float32, [1, 600])
-    v = tf.placeholder(tf.float32, [600, 400])
+    y = tf.placeholder(tf.float32, [1, 64])
+    v = tf.placeholder(tf.float32, [64, 4200])
     first, second = tf.split(tf.matmul(y, v), 2, 1)
     check([tf.tanh(first) * tf.sigmoid(second)], [y, v], (0,), 1e-4, [2])
 
