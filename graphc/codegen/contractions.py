@@ -18,7 +18,7 @@ from graphc.passes.products import Product, column_side, label_sizes
 from graphc.passes.regions import Region, Source, contiguous, source_of
 
 PACK_ROWS = 64      # B is packed when at least so many rows of A use each panel and it does not fit the first cache
-PACK_BYTES = 96 << 10
+PACK_BYTES = 512 << 10
 ROW_VECTORS = 8     # the most vectors of a tile of one row
 FEW_ROWS = 8        # a tile has about as many
 GUARD_STATEMENTS = 6    # that say whether a tile is needed
