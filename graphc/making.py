@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from graphc.codegen.build import build
+from graphc.codegen.cpu.host import host
 from graphc.compiler import State
 from graphc.config import options
 from graphc.errors import CompileError, report
@@ -20,6 +21,7 @@ from graphc.passes.pipeline import PIPELINE, SEMANTICS, pipeline
 from graphc.passes.segment import native_graphs
 from graphc.portable import KeptGraph
 from graphc.program import Program
+from graphc.runtime.machine import measure_later
 
 
 def meaning(graph: Graph, name: str) -> Graph:
@@ -73,6 +75,7 @@ def _keep(kept: KeptGraph, watched: Graph, fused: Graph, programs: Mapping[Graph
         except NotPortable:
             return
     kept.save(kept.looked_at(watched), document, blobs)
+    measure_later(host().lanes(4))
 
 
 def _kernel_folder(instruments: Sequence[Instrument]) -> Path | None:

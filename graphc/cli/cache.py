@@ -37,8 +37,16 @@ def _info(kept: Folder) -> str:
     entries = kept.entries()
     total = sum(e.size for e in entries)
     rows = [("folder", str(kept.path)), ("state", "on" if options.cache else "off (GRAPHC_CACHE=0)"),
-            ("programs", str(len(entries))), ("size", f"{_bytes(total)} of {_bytes(kept.limit)}")]
+            ("programs", str(len(entries))), ("size", f"{_bytes(total)} of {_bytes(kept.limit)}"), ("machine", _machine())]
     return "".join(f"{name:<10}{value}\n" for name, value in rows)
+
+
+def _machine() -> str:
+    """What was measured of this machine."""
+    from graphc.runtime import machine, threads
+    count = threads.num_threads()
+    found = machine.measured(count, options.cache_dir)
+    return f"{count} {'thread' if count == 1 else 'threads'}: {found or 'not measured'}"
 
 
 def _list(kept: Folder) -> str:

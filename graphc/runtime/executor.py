@@ -18,13 +18,14 @@ from graphc.runtime.formulas import WORDS, Words, binder, spec_text, told_sizes
 from graphc.runtime.layout import INTERRUPTED, Busy, ErrorWord, Result
 from graphc.runtime.library import engine
 from graphc.runtime.loader import load_objects
+from graphc.runtime.machine import machine
 from graphc.runtime.memory import Pool, Slot, aligned
 from graphc.runtime.template import Template
 
 TEAM_MICROSECONDS = 12      # shorter runs use one thread; longer ones may use others, where that is measured to pay
 PARALLEL_MICROSECONDS = 50  # longer runs use others from the first on
 RELEASE_MICROSECONDS = 5    # shorter runs keep Python's lock
-SERIAL_MICROSECONDS = 2     # a kernel shorter than this is not worth splitting
+SERIAL_MICROSECONDS = 0.5   # a kernel shorter than this is not worth splitting, where nothing is known about the machine
 KEPT_SIZES = 64             # bound instances kept for different sizes of the named dims
 
 _known_count = [-1, 1]  # (generation, number) of the last look
@@ -223,7 +224,8 @@ class Instance:
         address = lane.room(size, exactly=executable.budget is not None)
         values = executable.words.values(count, address, *sizes)
         total = sum(repeated)
-        flags, is_serial = executable.template.flags_for(tuple([t < SERIAL_MICROSECONDS for t in times]))
+        least = SERIAL_MICROSECONDS * machine(count).least_work
+        flags, is_serial = executable.template.flags_for(tuple([t < least for t in times]))
         if total <= TEAM_MICROSECONDS or is_serial:
             count = 1
         self.frame, self.call = executable.template.instance(
