@@ -48,7 +48,7 @@ def compiled(trace, parameters):
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     trace(builder, function.args)
     builder.ret_void()
-    library, addresses = load_object(optimised_object(module), ["kernel"])
+    library, addresses = load_object(optimised_object(str(module)), ["kernel"])
     native = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * parameters)(addresses["kernel"])
 
     def call(*arguments):

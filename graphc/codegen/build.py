@@ -35,6 +35,7 @@ from graphc.program import NO_LIMIT, ArraySpec, BufferSpec, FailureSpec, Program
 from graphc.records import changed
 
 MOVE_WORDS, PART_WORDS, FIX_WORDS = 3, 6, 2     # as in `runtime.layout`
+BACK_THREADS = 2        # threads in which LLVM makes machine code
 GUESSED_TIMES = 1000    # iterations of a loop whose number only a run finds out
 
 
@@ -80,13 +81,13 @@ def emit(kernel: Kernel):
 def compile_kernels(kernels: Iterable[Kernel]) -> None:
     """Compile what was not yet compiled in this process: equal kernels are compiled once.
 
-    This thread writes one kernel after the other as LLVM text, another makes machine code of each meanwhile: LLVM runs without
-    Python's lock, and the two take about the same time.
+    This thread writes one kernel after the other as LLVM text, others make machine code of each meanwhile: LLVM runs without
+    Python's lock, and takes half as long again.
     """
     with _compiling:
         missing = [k for k in dict.fromkeys(kernels) if _key(k) not in _compiled]
         if missing:
-            with _short_turns(), ThreadPoolExecutor(1, "graphc-llvm") as back:
+            with _short_turns(), ThreadPoolExecutor(BACK_THREADS, "graphc-llvm") as back:
                 try:
                     _compile(missing, back)
                 except BaseException:

@@ -5,10 +5,12 @@ process that only loads cached programs never imports Numba.
 """
 from __future__ import annotations
 
+import ctypes
 import functools
 from dataclasses import dataclass
 
 import llvmlite.binding as llvm
+from llvmlite.binding import ffi
 
 
 @dataclass(frozen=True)
@@ -65,15 +67,30 @@ def target_machine():
         cpu=host().name, features=host().features, opt=3, reloc="pic", jit=True)
 
 
-def optimised_object(module):
-    """Object file for an LLVM module (text, or llvmlite `ir.Module`).
+@functools.cache
+def _unlocked():
+    """LLVM without the lock that llvmlite puts around every call: threads may be in it at the same time, with modules that are
+    each in a context of its own.
+    """
+    library = ctypes.CDLL(ffi.lib._name, handle=ffi.lib._handle)
+    for name in ("LLVMPY_ParseAssembly", "LLVMPY_RunNewFunctionPassManager", "LLVMPY_TargetMachineEmitToMemory"):
+        known, function = getattr(ffi.lib, name), getattr(library, name)
+        function.argtypes, function.restype = known.argtypes, known.restype
+    return library
+
+
+def optimised_object(text: str) -> bytes:
+    """Object file for an LLVM module.
 
     Each function is simplified as at level 2 and nothing more is done: a kernel is one function, whose loops say themselves
     what is a vector. The rest of that level takes as much time again and finds nothing to change in its loops.
     """
-    module = llvm.parse_assembly(str(module))
+    library, context, machine = _unlocked(), llvm.create_context(), target_machine()
+    with ffi.OutputString() as problem:
+        module = llvm.ModuleRef(library.LLVMPY_ParseAssembly(context, text.encode(), problem), context)
+        if problem:
+            raise RuntimeError(f"LLVM cannot read a kernel: {problem}")
     module.verify()
-    machine = target_machine()
     module.triple = machine.triple
     module.data_layout = str(machine.target_data)
     options = llvm.create_pipeline_tuning_options(speed_level=2)
@@ -82,8 +99,15 @@ def optimised_object(module):
     passes = builder.getFunctionPassManager()
     for function in module.functions:
         if not function.is_declaration:
-            passes.run(function, builder)
-    return machine.emit_object(module)
+            library.LLVMPY_RunNewFunctionPassManager(passes, function, builder)
+    with ffi.OutputString() as problem:
+        memory = library.LLVMPY_TargetMachineEmitToMemory(machine, module, 1, problem)
+        if not memory:
+            raise RuntimeError(f"LLVM makes no code of a kernel: {problem}")
+    try:
+        return ctypes.string_at(ffi.lib.LLVMPY_GetBufferStart(memory), ffi.lib.LLVMPY_GetBufferSize(memory))
+    finally:
+        ffi.lib.LLVMPY_DisposeMemoryBuffer(memory)
 
 
 def load_object(code, names):
