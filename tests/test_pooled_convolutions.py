@@ -1,10 +1,12 @@
 """Convolutions whose kernels pool their own tiles: values, gradients, shapes that do and do not suit, one kernel for both."""
+import dataclasses
+
 import numpy as np
 import pytest
 
 import graphc as tf
 from graphc import nn
-from graphc.codegen.build import cpu_target
+from graphc.codegen.build import cpu_target, emit
 from graphc.codegen.kernel import WindowKernel
 from graphc.codegen.regions import lower_graph
 from graphc.ir.container import Graph
@@ -114,3 +116,13 @@ def test_what_is_pooled_may_be_fetched():
         y = tf.tanh(nn.conv2d(x, w, 1, "VALID"))
         graph = capture("pooled", [y, nn.max_pool(y, 2, 2, "VALID")], [x, w])
     check(graph, (6, 6, 2), [RNG.normal(size=(3, 3, 2, 5)).astype("float32")], (2, 19))
+
+
+@pytest.mark.parametrize("field", ["full", "whole", "short", "across", "dot", "paired"])
+def test_kernels_that_differ_have_texts_that_differ(field):
+    """A program knows a kernel's code by its text."""
+    graph, _ = built(largest, (12, 12, 1), (5, 5, 1, 10), "float32", 2, 2, gradients=False)
+    kernel = next(s.kernel for s in lower_graph(run_passes(graph, pipeline(False)), cpu_target()).steps
+                  if isinstance(s.kernel, WindowKernel))
+    other = dataclasses.replace(kernel, **{field: not getattr(kernel, field)})
+    assert emit(kernel).text != emit(other).text

@@ -33,6 +33,7 @@ COPIED = 4.0        # and an element of an operand that is copied first
 NEAR = 48 << 10     # bytes that a tile may read before the next tile reads much of the same
 MANY = 2048         # a sum of fewer terms is made at once
 SHORT = 8           # vectors along an axis
+FEW_TERMS = 1024    # a block of a sum
 LARGE = 512         # what an unknown size counts as
 
 
@@ -313,14 +314,17 @@ class WindowLowering:
                 places[0] = replace(places[0], strides=(*places[0].strides, ("tm", parameters.size(free[0]))))
                 free[0] = free[0] * step.step
         chunk = self.chunk(sums, rows + width, parameters) if pool is None else 0
+        whole = isinstance(m, int) and m % rows == 0 and not crossed
+        strides = (0, 1, free[0]) if whole else (0, 1)      # a number in the code puts all rows at fixed distances
         totals = Buffer(f"{self.name}_totals", GROUP * rows * vectors * self.target.vector_bytes, per_thread=True)
         kernel = WindowKernel(
             self.name, (), (), self.dtype.short, tuple((name, parameters.size(d, keep=())) for name, d in loop_sizes),
-            parameters.size(m, keep=(1,)), parameters.size(n, keep=(1,)), sums, places[0], parameters.size(free[0]), places[1],
-            parameters.size(free[1]), rows, vectors, choice.lanes is not None, isinstance(n, int) and n % width == 0,
-            self.epilogue(parameters, axes, pool), 8 if self.dtype.size == 8 else 4,
-            next((self.bounded.index(w) for w in crossed), -1), chunk, parameters.buffer(totals, write=True) if chunk else "",
-            choice.paired, self.is_short(choice.lanes), pool)
+            parameters.size(m, keep=(1,)), parameters.size(n, keep=(1,)), sums, places[0],
+            parameters.size(free[0], keep=strides), places[1], parameters.size(free[1]), rows, vectors,
+            choice.lanes is not None, isinstance(n, int) and n % width == 0, self.epilogue(parameters, axes, pool),
+            8 if self.dtype.size == 8 else 4, next((self.bounded.index(w) for w in crossed), -1), chunk,
+            parameters.buffer(totals, write=True) if chunk else "", choice.paired, self.is_short(choice.lanes), whole,
+            self.has_few_terms(), pool)
         kernel = replace(kernel, buffers=parameters.buffer_names, sizes=parameters.size_names,
                          may_fail=bool(parameters.failures))
         return parameters.call(kernel, operations=2 * dims.product(self.sizes[x] for x in (*self.out, *self.summed)),
@@ -338,6 +342,11 @@ class WindowLowering:
         if stored is not self.dtype:
             found.insert(0, Compute(result, stored.short, "acc", ("acc",)))
         return tuple(found)
+
+    def has_few_terms(self) -> bool:
+        """Whether sums surely have no more terms than a block."""
+        terms = dims.product(self.sizes[x] for x in self.summed)
+        return isinstance(terms, int) and terms <= FEW_TERMS
 
     def is_short(self, lanes) -> bool:
         """Whether a summed axis that lanes run along has few vectors: a loop over them would hardly start before it ends."""

@@ -350,7 +350,8 @@ class WindowKernel:
 
     across  with `dot`, for each vector of the last of `sums` all others are walked, instead of the other way around.
     paired  A varies along n, too, one element after the other, as in a convolution of each channel by itself.
-    full    n is a multiple of the tile.
+    full    n is a multiple of the tile; whole: m is.
+    short   there are few terms: sums need no blocks.
     edge    number of the one span that varies along m, so that rows whose terms do not all exist are computed one at a time;
             -1 if none does.
     chunk   with it, a group of tiles goes over so many steps of the first of `sums` before it takes the next ones, so that what
@@ -380,6 +381,8 @@ class WindowKernel:
     totals: str = ""
     paired: bool = False
     across: bool = False
+    whole: bool = False
+    short: bool = False
     pool: Pool | None = None
     may_fail: bool = False
 

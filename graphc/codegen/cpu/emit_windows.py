@@ -14,6 +14,7 @@ from graphc.ir.types import BY_SHORT
 def emit_windows(kernel: WindowKernel, lanes: int) -> KernelSource:
     """The source of a convolution for vectors of `lanes` elements."""
     s = Skeleton(kernel, lanes)
+    s.line(f"# full={kernel.full} whole={kernel.whole} short={kernel.short} across={kernel.across}")    # a symbol is the text's
     width, item = kernel.vectors * (1 if kernel.dot else lanes), BY_SHORT[kernel.a.dtype].size
     epilogue = _epilogue(kernel)
     s.bodies.append(epilogue)
@@ -160,7 +161,8 @@ def _inner_rows(s: Skeleton, kernel: WindowKernel) -> None:
 def _make_tile(kernel: WindowKernel, lanes: int, sums: int, rows: int, vectors: int, full: bool, space):
     from graphc.codegen.cpu.nest import NestForm, nest_tile
     stored = kernel.a.dtype, kernel.b.dtype
-    form = NestForm(kernel.dot, kernel.across, kernel.paired, full, sums, bool(kernel.chunk))
+    whole = kernel.whole or rows == 1
+    form = NestForm(kernel.dot, kernel.across, kernel.paired, full, whole, kernel.short, sums, bool(kernel.chunk))
     return nest_tile(rows, vectors, lanes, kernel.dtype, stored, form, space["epilogue"])
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from llvmlite import ir
@@ -22,6 +23,8 @@ class NestForm:
     across  the last sum is then the outermost loop: for one vector of it after the other all others are walked.
     paired  A varies along the lanes, too: each element of the result is a sum of its own elements of A and B.
     full    all columns are live, always.
+    whole   all rows are.
+    short   the sums have at most K_BLOCK terms together.
     sums    their number.
     parts   the tile is called for one part of its sums after the other: see `emit_nest`.
     """
@@ -30,6 +33,8 @@ class NestForm:
     across: bool
     paired: bool
     full: bool
+    whole: bool
+    short: bool
     sums: int
     parts: bool
 
@@ -42,6 +47,7 @@ class Nest(Tile):
 
     def __init__(self, builder, rows: int, vectors: int, lanes: int, dtype: str, stored: tuple[str, str], form: NestForm):
         super().__init__(builder, rows, vectors, lanes, dtype, stored, not form.full)
+        self.whole, self.short = form.whole, form.short
         self.dot, self.across, self.paired = form.dot, form.dot and form.across and form.sums > 1, form.paired
 
     def emit_nest(self, a, a_row, b, b_column, sums: Sequence[tuple], rows_live, columns_live,
@@ -52,7 +58,7 @@ class Nest(Tile):
         """
         build = self.builder
         self.a, self.b = (build.inttoptr(x, POINTER) for x in (a, b))
-        self.row_at = [build.mul(a_row, self.clamped(r, rows_live)) for r in range(self.rows)]
+        self.row_at = [build.mul(a_row, I64(r) if self.whole else self.clamped(r, rows_live)) for r in range(self.rows)]
         if self.dot:
             self.column_at = [build.mul(b_column, self.clamped(v, columns_live)) for v in range(self.vectors)]
         elif self.masked:
@@ -80,7 +86,7 @@ class Nest(Tile):
         """The epilogue of all that is live."""
         for r in range(self.rows):
             row = [Vector(x, self.dtype, self.tracer) for x in found[r * self.vectors:(r + 1) * self.vectors]]
-            with self.builder.if_then(self.builder.icmp_signed(">", rows_live, I64(r))):
+            with nullcontext() if self.whole else self.builder.if_then(self.builder.icmp_signed(">", rows_live, I64(r))):
                 if self.dot:
                     for v in range(0, self.vectors, self.lanes):
                         mask = self.tracer.tail(Int(self.builder.sub(columns_live, I64(v)), self.tracer))
@@ -118,6 +124,8 @@ class Nest(Tile):
 
     def has_many(self, sums):
         """Whether there is more than one block of products."""
+        if self.short:
+            return ir.IntType(1)(0)
         count = I64(1)
         for size, _, _ in sums:
             count = self.builder.mul(count, size)
@@ -144,20 +152,27 @@ class Nest(Tile):
     def blocks(self, size, a_step, b_step, a_at, b_at, carried: list) -> list:
         """The innermost axis, in blocks; after each, sums of enough products go to the total."""
         build = self.builder
+        if self.short:
+            *sums, count = carried
+            return [*self.block(I64(0), size, a_step, b_step, a_at, b_at, sums), count]
         outer = _Loop(build, I64(0), size, I64(K_BLOCK), carried)
         end = build.add(outer.index, I64(K_BLOCK))
         end = build.select(build.icmp_signed("<", end, size), end, size)
         *sums, count = outer.phis
+        sums = self.block(outer.index, end, a_step, b_step, a_at, b_at, sums)
+        count = build.add(count, build.sub(end, outer.index))
+        return outer.close(self.flushed(sums, count))
+
+    def block(self, start, end, a_step, b_step, a_at, b_at, sums: list) -> list:
+        """The products from `start` to `end` along the innermost axis."""
+        build = self.builder
         rows = [self.at_a(self.a, build.add(a_at, at)) for at in self.row_at]
-        inner = _Loop(build, outer.index, end, I64(self.lanes if self.dot and not self.across else 1), sums)
+        inner = _Loop(build, start, end, I64(self.lanes if self.dot and not self.across else 1), sums)
         if self.dot:
             part = self.part if self.across else self.tracer.tail(Int(build.sub(end, inner.index), self.tracer))
             a_more, b_more = build.mul(inner.index, a_step), build.mul(inner.index, b_step)
-            sums = inner.close(self.dot_step(rows, b_at, a_more, b_more, part, inner.phis))
-        else:
-            sums = inner.close(self.step(rows, a_step, self.at_b(self.b, b_at), b_step, inner.index, inner.phis))
-        count = build.add(count, build.sub(end, outer.index))
-        return outer.close(self.flushed(sums, count))
+            return inner.close(self.dot_step(rows, b_at, a_more, b_more, part, inner.phis))
+        return inner.close(self.step(rows, a_step, self.at_b(self.b, b_at), b_step, inner.index, inner.phis))
 
     def dot_step(self, rows, b_at, a_more, b_more, part, sums):
         """One vector along the last axis, masked to `part`: the products of all rows with all columns."""
