@@ -4,7 +4,7 @@ epilogues; compared with the interpreter, at one and two threads.
 import numpy as np
 import pytest
 
-from graphc.codegen.kernel import LoopKernel
+from graphc.codegen.kernel import ContractKernel, LoopKernel
 from graphc.codegen.lower import Target
 from graphc.codegen.regions import lower_graph
 from graphc.ir import dims
@@ -252,3 +252,27 @@ def test_tiles_that_nobody_takes_are_not_summed(also):
         arrays[0][:m // 3] = np.nan
         for got, want in zip(native(arrays), interpret(graph, arrays), strict=True):
             np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-4)
+
+
+ONE_KERNEL = {
+    "bias, relu": (lambda x, w, b: relu(matmul_to(x, w) + b), (N, 96), (96, 64), (64,)),
+    "bias, gelu, residual": (lambda x, w, b, r: gelu(matmul_to(x, w) + b) + r, (N, 96), (96, 64), (64,), (N, 64)),
+    "two residuals": (lambda x, w, r, q: matmul_to(x, w) + r + q, (N, 96), (96, 64), (N, 64), (N, 64)),
+    "scaled": (lambda x, w, number, row, column: matmul_to(x, w) * number * row * column, (N, 96), (96, 64), (), (N, 1), (64,)),
+    "an activation's gradient behind": (lambda dy, w, h: matmul_to(dy, w, transpose_b=True) * (1 - h * h),
+                                        (N, 64), (96, 64), (N, 96)),
+    "an activation's gradient before": (lambda x, dy, h: matmul_to(x, dy * (1 - h * h), transpose_a=True),
+                                        (N, 300), (N, 64), (N, 64)),
+    "A^T B": (lambda a, b: matmul_to(a, b, transpose_a=True), (300, N), (300, 700)),
+    "A B^T": (lambda a, b: matmul_to(a, b, transpose_b=True), (N, 300), (700, 300)),
+    "A^T B^T": (lambda a, b: matmul_to(a, b, transpose_a=True, transpose_b=True), (300, N), (700, 300)),
+    "batched A B^T": (lambda a, b: matmul_to(a, b, transpose_b=True), (4, N, 64), (4, N, 64)),
+}
+
+
+@pytest.mark.parametrize("name", ONE_KERNEL)
+def test_a_product_and_what_surrounds_it_are_one_kernel(name):
+    """Nothing is copied, transposed or computed apart."""
+    function, *shapes = ONE_KERNEL[name]
+    steps = lower_graph(run_passes(graph_of(function, shapes, "float32"), PIPELINE), Target(64, 32, True)).steps
+    assert [type(s.kernel) for s in steps] == [ContractKernel]

@@ -27,6 +27,7 @@ from graphc.passes.products import Product, label_sizes
 from graphc.passes.regions import Region, Source, contiguous
 
 RESULTS = 4096          # at most: more of them are tiles enough for all threads
+FEW_RESULTS = 1024      # at most where the sum may turn out short
 TERMS = 128             # of a part, at least: storing and adding up its results then costs little
 WORK = 1 << 16          # multiply-adds of a part, at least: microseconds
 PARTS = 64              # at most; fewer where there are many results
@@ -37,7 +38,7 @@ WEIGHTS = 1 << 15       # elements of weights that are worth keeping in the cach
 def part_size(anchor: Node, weights: Collection[Node]) -> Size:
     """How many terms of the sums a part has; 0 where they are not cut. weights: what the program updates."""
     results, terms = anchor.type.elements, summed(anchor)
-    if isinstance(results, int) and 0 < results <= RESULTS:
+    if isinstance(results, int) and 0 < results <= (RESULTS if isinstance(terms, int) else FEW_RESULTS):
         least = max(TERMS, -(-WORK // results))
         most = min(PARTS, PARTIALS // results)
         if not isinstance(terms, int):
