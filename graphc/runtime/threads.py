@@ -18,7 +18,8 @@ from graphc.runtime.layout import GateWord, PoolWord
 from graphc.runtime.library import engine
 
 SPINS = 200          # pauses before the first yield: 2 to 10 microseconds, by processor
-YIELDS = 50          # yields before sleep: about 25 microseconds when nobody else wants the processor
+YIELDS = 200         # yields before sleep: about 100 microseconds, as long as Python takes between two steps, when nobody
+                     # else wants the processor
 LINE_WORDS = 16      # 128 bytes
 
 _lock = threading.Lock()
