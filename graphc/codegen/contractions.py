@@ -230,7 +230,7 @@ class ContractLowering:
         strides, = side.strides
         found = ((name, parameters.size(strides.get(group[-1], 0) if group else 0)) for name, group in groups.items())
         return Access(parameters.buffer(self.buffers[side.source.node]), self.anchor.type.dtype.short,
-                      tuple((name, s) for name, s in found if s != 0), parameters.size(side.source.offset))
+                      tuple((name, s) for name, s in found if s != 0), parameters.offset(side.source.offset, alone=True))
 
     def wants_packing(self, count: Mapping, n: Sequence, width: int) -> bool:
         """Whether B must or should be packed."""

@@ -103,7 +103,7 @@ class _Join:
     def call(self, target: Target, few: tuple[Size, int] | None) -> Call:
         kernel, product = self.product.kernel, self.product
         assert isinstance(kernel, ContractKernel)
-        first, second = (replace(o, access=self.access(product, o.access, {}, 0), free=self.size(product, o.free),
+        first, second = (replace(o, access=self.access(product, o.access, {}, 0, alone=True), free=self.size(product, o.free),
                                  summed=self.size(product, o.summed)) for o in (kernel.a, kernel.b))
         epilogue: list[Statement] = []
         made: dict[int, str] = {}
@@ -175,12 +175,13 @@ class _Join:
     def size(self, call: Call, number: Int) -> Int:
         return self.parameters.size(self.value(call, number))
 
-    def over(self, call: Call, strides, offset: Int, axes: Mapping[str, str], columns: int):
+    def over(self, call: Call, strides, offset: Int, axes: Mapping[str, str], columns: int, alone: bool = False):
         """(strides, offset) over the joined kernel's axes and parameters."""
         further = self.value(call, dict(strides).get("n", 0)) * columns
         return tuple((axes.get(axis, axis), self.size(call, stride)) for axis, stride in strides), \
-            self.parameters.size(self.value(call, offset) + further)
+            self.parameters.offset(self.value(call, offset) + further, alone)
 
-    def access(self, call: Call, access: Access, axes: Mapping[str, str], columns: int, written: bool = False) -> Access:
-        strides, offset = self.over(call, access.strides, access.offset, axes, columns)
+    def access(self, call: Call, access: Access, axes: Mapping[str, str], columns: int, written: bool = False,
+               alone: bool = False) -> Access:
+        strides, offset = self.over(call, access.strides, access.offset, axes, columns, alone)
         return Access(self.parameters.buffer(self.buffer(call, access), written), access.dtype, strides, offset)

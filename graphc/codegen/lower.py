@@ -80,6 +80,7 @@ class Parameters:
     def __init__(self):
         self.buffers: list[Buffer] = []
         self.sizes: list[Size] = []
+        self.offsets: dict[str, Size | None] = {}   # those of the sizes that are places; None: nobody shares it
         self.reads: set[Buffer] = set()
         self.writes: set[Buffer] = set()
         self.failures: list[Failure] = []
@@ -96,10 +97,23 @@ class Parameters:
         if isinstance(value, int) and value in keep:
             return value
         for k, known in enumerate(self.sizes):
-            if known == value and type(known) is type(value):
+            if known == value and type(known) is type(value) and f"n{k}" not in self.offsets:
                 return f"n{k}"
         self.sizes.append(value)
         return f"n{len(self.sizes) - 1}"
+
+    def offset(self, value: Size, alone: bool = False) -> Int:
+        """The name of a place in a buffer, which only equal places share, or with `alone` none: for a slice that happens to
+        begin at the number of some size needs no kernel of its own.
+        """
+        if isinstance(value, int) and value == 0:
+            return value
+        found = None if alone else next((n for n, known in self.offsets.items() if known == value), None)
+        if found is None:
+            self.sizes.append(value)
+            found = f"n{len(self.sizes) - 1}"
+            self.offsets[found] = None if alone else value
+        return found
 
     def failure(self, failure: Failure) -> int:
         """The number of a failure."""

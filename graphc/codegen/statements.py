@@ -125,7 +125,7 @@ class Writer:
             return
         strides = self.strides.over_axes(source.strides, self.region.placement[node])
         buffer = self.parameters.buffer(self.buffers[source.node])
-        self.statements.append(Load(name, Access(buffer, dtype, strides, self.parameters.size(source.offset)), where=inside,
+        self.statements.append(Load(name, Access(buffer, dtype, strides, self.parameters.offset(source.offset)), where=inside,
                                     fill=source.fill))
 
     def literal(self, name: str, dtype: str, value) -> None:
@@ -167,7 +167,7 @@ class Writer:
         """Where an output is stored."""
         strides, offset = self.region.stored(node)
         return Access(self.parameters.buffer(self.buffers[node], write=True), node.type.dtype.short,
-                      self.strides.over_axes(strides, self.region.placement[node]), self.parameters.size(offset))
+                      self.strides.over_axes(strides, self.region.placement[node]), self.parameters.offset(offset))
 
     def store_at(self, value: str, buffer: Buffer, dtype: str, strides) -> Store:
         """A store to a temporary."""
@@ -224,7 +224,7 @@ class Writer:
                                                   tuple(indices.type.shape), rows, node.location))
         element = self.strides.over_axes(contiguous(indices.type.shape), self.region.placement[indices])
         access = Access(self.parameters.buffer(self.buffers[source.node]), node.type.dtype.short,
-                        self.strides.over_axes(strides, tuple(range(len(strides)))), self.parameters.size(source.offset))
+                        self.strides.over_axes(strides, tuple(range(len(strides)))), self.parameters.offset(source.offset))
         self.statements.append(Load(self.name(node), access, index, self.parameters.size(scale),
                                     self.parameters.size(rows, keep=()), failure, element))
 
