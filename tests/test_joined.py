@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 import graphc as tf
+from graphc.codegen import joined
 from graphc.codegen.build import lower
 from graphc.codegen.kernel import ContractKernel
 from graphc.ir.graph import capture
@@ -13,7 +14,8 @@ from graphc.testing.compiled import CompiledGraph
 
 
 @pytest.fixture(autouse=True)
-def fresh_graph():
+def fresh_graph(monkeypatch):
+    monkeypatch.setattr(joined, "MOST_WASTE", 99)
     with tf.Graph().as_default():
         yield
 
@@ -74,6 +76,14 @@ def test_what_is_not_joined():
     check([tf.reduce_sum(tf.tanh(s[:, :10]) * s[:, 10:20], 1)], feeds[:3], (5,), 1e-4, [])   # more than one thing each
     parts = tf.split(tf.transpose(s), 3, 0)
     check([tf.tanh(parts[0]) * parts[1]], feeds[:3], (5,), 1e-4, [])
+
+
+def test_parts_that_fill_no_vectors_are_not_joined(monkeypatch):
+    monkeypatch.undo()
+    for width, joins in ((64, [4]), (17, [])):
+        feeds = x, w, b, _ = operands(tf.float32, 4, width)
+        first, second, *_ = tf.split(tf.matmul(x, w) + b, 4, 1)
+        check([tf.tanh(first) * tf.sigmoid(second)], feeds[:3], (5,), 1e-4, joins)
 
 
 def test_elements_keep_their_numbers():

@@ -17,6 +17,7 @@ from graphc.codegen.lower import Buffer, Call, Parameters, Target
 from graphc.ir.dims import Size
 
 MOST_PARTS = 8      # of a row: a tile needs registers for sums of each
+MOST_WASTE = 1.05   # vectors for the parts, to those for whole rows: more costs what a way through memory does
 _WORD = re.compile(r"[A-Za-z_]\w*")
 
 
@@ -117,6 +118,8 @@ class _Join:
         m, k = self.value(product, kernel.m), self.value(product, kernel.k)
         m_rows = few[1] if few is not None and few[0] == m else m
         lanes = target.vector_bytes // kernel.item_bytes
+        if self.parts * -(-self.width // lanes) > MOST_WASTE * -(-self.whole // lanes):
+            raise NotJoined("vectors fill whole rows better")
         rows, vectors = choose_tile(m_rows, self.width, lanes, target.registers, self.parts)
         alone = self.parts * self.row_vectors(-(-self.width // lanes))
         joint = ContractKernel(
