@@ -221,14 +221,11 @@ def test_ctrl_c_at_any_moment_leaves_nothing_taken():
                     pass
         calls_until(time.monotonic() + 0.2)                         # compiles
         thread.start()
-        interrupts, end = 0, time.monotonic() + 2
-        while time.monotonic() < end:
+        interrupts, end = 0, time.monotonic() + 60
+        while interrupts < 200 and time.monotonic() < end:
             try:
                 armed.set()
                 calls_until(end)
-                over.set()
-                thread.join()
-                time.sleep(0.01)
             except KeyboardInterrupt:
                 interrupts += 1
                 lanes = [lane for c in session._compiled.values() for lane in c.executable.lanes]
@@ -236,7 +233,7 @@ def test_ctrl_c_at_any_moment_leaves_nothing_taken():
                 assert all(lane.words[0] == Busy.FREE for lane in lanes)
         over.set()
         thread.join()
-        assert interrupts > 10
+        assert interrupts == 200
         assert session.run(total, {x: fed}) == 3
 
 

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import sys
 import threading
 import time
@@ -102,11 +101,9 @@ def _compile(kernels: Sequence[Kernel], back: ThreadPoolExecutor) -> None:
     for kernel in kernels:
         start = time.thread_time()
         source = emit(kernel)
-        symbol = f"graphc_{kernel.name}_{hashlib.sha256(source.text.encode()).hexdigest()[:12]}"
-        symbol = "".join(c if c.isalnum() else "_" for c in symbol)
         if options.debug >= 4:
             print(f"{kernel_text(kernel)}\n{source.text}", file=sys.stderr)
-        text = llvm_text(source, symbol)
+        symbol, text = llvm_text(source)
         waiting.append((kernel, symbol, time.thread_time() - start, back.submit(_timed, optimised_object, text)))
     for kernel, symbol, front_seconds, found in waiting:
         code, seconds = found.result()

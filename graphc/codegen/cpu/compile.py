@@ -10,9 +10,14 @@ import linecache
 
 from graphc.codegen.cpu.source import KernelSource
 
+UNNAMED = "graphc_kernel_without_a_name"
 
-def llvm_text(source: KernelSource, symbol: str) -> str:
-    """The LLVM module of a kernel; it defines `symbol`, a function void(i64 *args, i64 thread, i64 threads)."""
+
+def llvm_text(source: KernelSource) -> tuple[str, str]:
+    """(symbol, LLVM module) of a kernel: the module defines the symbol, a function void(i64 *args, i64 thread, i64 threads).
+
+    The symbol holds a digest of the module, so that only kernels of the same code share one.
+    """
     from graphc.codegen.cpu import glue
     from graphc.codegen.cpu.front_end import unoptimised
     space = _execute(source)
@@ -24,7 +29,10 @@ def llvm_text(source: KernelSource, symbol: str) -> str:
     for name, make in source.tiles.items():
         space[name] = make(space)
     space["arg"] = glue.arg
-    return unoptimised(space["kernel"], symbol, source.is_skeleton)
+    text = unoptimised(space["kernel"], UNNAMED, source.is_skeleton)
+    readable = "".join(c if c.isalnum() else "_" for c in source.name)
+    symbol = f"graphc_{readable}_{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return symbol, text.replace(UNNAMED, symbol)
 
 
 def _execute(source: KernelSource) -> dict:

@@ -14,7 +14,6 @@ from graphc.ir.types import BY_SHORT
 def emit_windows(kernel: WindowKernel, lanes: int) -> KernelSource:
     """The source of a convolution for vectors of `lanes` elements."""
     s = Skeleton(kernel, lanes)
-    s.line(f"# full={kernel.full} whole={kernel.whole} short={kernel.short} across={kernel.across}")    # a symbol is the text's
     width, item = kernel.vectors * (1 if kernel.dot else lanes), BY_SHORT[kernel.a.dtype].size
     epilogue = _epilogue(kernel)
     s.bodies.append(epilogue)
