@@ -7,6 +7,7 @@ import pytest
 import graphc as tf
 from graphc import nn
 from graphc.codegen.build import cpu_target, emit
+from graphc.codegen.cpu.compile import llvm_text
 from graphc.codegen.kernel import WindowKernel
 from graphc.codegen.regions import lower_graph
 from graphc.ir.container import Graph
@@ -118,11 +119,11 @@ def test_what_is_pooled_may_be_fetched():
     check(graph, (6, 6, 2), [RNG.normal(size=(3, 3, 2, 5)).astype("float32")], (2, 19))
 
 
-@pytest.mark.parametrize("field", ["full", "whole", "short", "across", "dot", "paired"])
-def test_kernels_that_differ_have_texts_that_differ(field):
-    """A program knows a kernel's code by its text."""
+@pytest.mark.parametrize("field", ["full", "short", "dot"])
+def test_kernels_of_other_code_have_other_symbols(field):
+    """A program knows a kernel's code by its symbol."""
     graph, _ = built(largest, (12, 12, 1), (5, 5, 1, 10), "float32", 2, 2, gradients=False)
     kernel = next(s.kernel for s in lower_graph(run_passes(graph, pipeline(False)), cpu_target()).steps
                   if isinstance(s.kernel, WindowKernel))
     other = dataclasses.replace(kernel, **{field: not getattr(kernel, field)})
-    assert emit(kernel).text != emit(other).text
+    assert llvm_text(emit(kernel))[0] != llvm_text(emit(other))[0]
