@@ -129,6 +129,11 @@ class Accumulator:
     arg: str = ""
     position: str = ""
 
+    @property
+    def in_any_order(self) -> bool:
+        """Whether the result is the same in whatever order values are combined: not that of rounded sums and products."""
+        return self.dtype not in ("f32", "f64") or self.horizontal in ("horizontal_max", "horizontal_min")
+
 
 @dataclass(frozen=True)
 class Phase:

@@ -150,7 +150,7 @@ class Executable:
             a, b = eval(left, functions, env), eval(right, functions, env)
             if a != b:
                 return report(FeedError, f"the sizes of the feeds do not fit together: {left} != {right}",
-                              [(s.name, f"{spec_text(s)}") for s in self.program.feeds], f"{a} != {b}",
+                              [(s.name, spec_text(s)) for s in self.program.feeds], f"{a} != {b}",
                               location=_location(line))
         raise AssertionError("the feeds fit")
 

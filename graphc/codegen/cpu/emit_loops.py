@@ -344,7 +344,7 @@ def _combined_parts(a: Accumulator, parts: int) -> list[str]:
     there are; where the order is all the same, these first among themselves.
     """
     taken = [f"part({a.value}, {k}, {parts})" for k in range(parts)]
-    if a.dtype not in ("f32", "f64") or "imum(" in a.combine:
+    if a.in_any_order:
         while len(taken) > 1:
             taken = [a.combine.format(acc=x, x=y) for x, y in zip(taken[::2], taken[1::2], strict=True)]
     return [f"{a.name} = {a.combine.format(acc=a.name, x=x)}" for x in taken]
