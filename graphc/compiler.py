@@ -5,7 +5,8 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from graphc.chain import Chain
     from graphc.runtime.executor import Instance
     from graphc.steps import Batches, Results, Span
+
+T = TypeVar("T")
 
 
 @record(frozen=True)
@@ -124,8 +127,7 @@ class Interpreted(Compiled):
         self.graph = graph
 
     def run(self, arrays: Sequence[np.ndarray]) -> list:
-        with self.store.access.writing():
-            return self.run_alone(arrays)
+        return self.store.access.write(lambda: self.run_alone(arrays))
 
     def run_alone(self, arrays: Sequence[np.ndarray]) -> list:
         """Like `run`, while nothing else runs."""
@@ -170,13 +172,11 @@ class Native(Compiled):
         return [self.program]
 
     def run(self, arrays: Sequence[np.ndarray]) -> list:
-        access = self.store.access
         while True:
             instance = self.instance(arrays)
             found = instance.try_run(arrays)
             if found is None:       # it would have to wait for the variables
-                with access.writing() if self.written else access.reading():
-                    found = instance.run_if_free(arrays)
+                found = self.with_variables(partial(instance.run_if_free, arrays))
             if found is not None:   # else another thread was faster: take another lane
                 break
         if not self.last:
@@ -185,6 +185,11 @@ class Native(Compiled):
             same = self.last and self.last[0].is_current() and self.last[0].sizes == instance.sizes
             self.last = (*self.last, instance) if same else (instance,)
         return found
+
+    def with_variables(self, work: Callable[[], T]) -> T:
+        """What `work()` gives, when no other run is in its way. Waits."""
+        access = self.store.access
+        return access.write(work) if self.written else access.read(work)
 
     def run_span(self, batches: Batches, span: Span, results: Results) -> None:
         from graphc.runtime.steps import Series
@@ -197,8 +202,7 @@ class Native(Compiled):
                 before = results.done
             status = series.run(instance)
             if status == Result.BUSY:
-                with self.store.access.writing() if self.written else self.store.access.reading():
-                    status = series.run_one(instance)
+                status = self.with_variables(partial(series.run_one, instance))
             results.done = before + series.done
             if series.done:
                 self.store.initialised.update(self.written)
@@ -246,8 +250,7 @@ class Chained(Compiled):
         return self.chain.programs
 
     def run(self, arrays: Sequence[np.ndarray]) -> list:
-        with self.store.access.writing():
-            return self.run_alone(arrays)
+        return self.store.access.write(lambda: self.run_alone(arrays))
 
     def run_alone(self, arrays: Sequence[np.ndarray]) -> list:
         """Like `run`, while nothing else runs."""

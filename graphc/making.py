@@ -15,6 +15,7 @@ from graphc.config import options
 from graphc.errors import CompileError, report
 from graphc.ir.canonical import NotPortable
 from graphc.ir.graph import Graph
+from graphc.ir.node import Node
 from graphc.ir.types import float_info, kind_of
 from graphc.passes.manager import Dumper, Instrument, ValueCheck, run_passes, standard_instruments
 from graphc.passes.pipeline import PIPELINE, SEMANTICS, pipeline
@@ -84,15 +85,15 @@ def _kernel_folder(instruments: Sequence[Instrument]) -> Path | None:
 
 def _value_check(store, graph: Graph, arrays: Sequence[np.ndarray]) -> ValueCheck:
     fed = iter(arrays)
-    values = []
-    with store.access.writing():
-        for node in graph.inputs:
-            if node.attrs["role"] == "variable":
-                handle = node.attrs["variable"].handle
-                values.append(store.array(handle).copy() if handle in store.initialised else
-                              np.zeros(tuple(node.type.shape), node.type.dtype.numpy))
-            else:
-                values.append(next(fed))
+
+    def value(node: Node) -> np.ndarray:
+        if node.attrs["role"] != "variable":
+            return next(fed)
+        handle = node.attrs["variable"].handle
+        if handle in store.initialised:
+            return store.array(handle).copy()
+        return np.zeros(tuple(node.type.shape), node.type.dtype.numpy)
+    values = store.access.write(lambda: [value(node) for node in graph.inputs])
 
     def compare(name, old, new):
         for k, (a, b) in enumerate(zip(old, new, strict=True)):

@@ -221,10 +221,12 @@ class Session:
                          [("variable", variable.handle.describe())])
         array = feed_array(variable.handle, value)
         store = self.store
-        with store.access.writing():
+
+        def load() -> None:
             self.check_open()
             store.array(variable.handle)[...] = array
             store.initialised.add(variable.handle)
+        store.access.write(load)
 
 
 class InteractiveSession(Session):

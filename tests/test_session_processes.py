@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+import traceback
 
 import numpy as np
 import pytest
@@ -223,6 +225,53 @@ def test_ctrl_c_at_any_moment_leaves_nothing_taken():
         signal.signal(signal.SIGALRM, before)
         assert interrupts == 200
         assert session.run(total, {x: fed}) == 3
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_where_any_function_begins_or_a_call_ends_leaves_nothing_taken():
+    """Python looks for signals where a function of its own begins, and after calls of others: each of these once."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        x = tf.placeholder(tf.float32, [None], name="x")
+        v = tf.Variable(0.0)
+        total, step = tf.reduce_sum(x) * (v * 0 + 1), v.assign_add(1.0)
+        session.run(v.initializer)
+        access = session.store.access
+        compiled = {f: session.compiled((f,), (x,) if f is total else (), []) for f in (total, step)}
+        fed = [np.array([1, 2], np.float32)]
+        instances = {f: c.instance(fed if f is total else []) for f, c in compiled.items()}
+        calls = [lambda: session.run([total, step], {x: [1, 2]}), lambda: v.load(1.0, session),
+                 lambda: compiled[step].with_variables(lambda: instances[step].run_if_free([])),
+                 lambda: compiled[total].with_variables(lambda: instances[total].run_if_free(fed)),
+                 lambda: session.run_steps([total, step], {x: np.ones(40, np.float32)}, 4)]
+        for call in calls:
+            call()
+            interrupts, rounds, left = 0, 0, 0
+            while not left:             # `left` of the last round: it ended before the interrupt
+                rounds += 1
+                left = rounds
+
+                def look(frame, event, argument):
+                    nonlocal left
+                    if event in ("call", "c_return") and left:
+                        left -= 1
+                        if not left:
+                            raise KeyboardInterrupt
+                try:
+                    sys.setprofile(look)
+                    call()
+                except KeyboardInterrupt:
+                    interrupts, where = interrupts + 1, traceback.format_exc()
+                    lanes = [lane for c in session._compiled.values() for lane in c.executable.lanes]
+                    assert not access.words.any(), where
+                    assert all(lane.words[0] == Busy.FREE for lane in lanes), where
+                    thread = threading.Thread(target=call)          # who holds a lock is another one's trouble
+                    thread.start()
+                    thread.join(10)
+                    assert not thread.is_alive(), where
+                finally:
+                    sys.setprofile(None)
+            assert interrupts > rounds / 2      # a few are dropped, as in finalisers
+        assert session.run(total, {x: fed[0]}) == 3
 
 
 def test_the_signal_handler_is_what_it_was():

@@ -191,34 +191,42 @@ FED = np.array([1, 2], np.float32)
 def test_a_reader_does_not_wait_for_a_reader(counted):
     session, x, total, _ = counted
     call = session.make_callable(total, [x])
-    with session.store.access.reading():
+
+    def others_read():
         for work in (lambda: session.run(total, {x: FED}), lambda: session.run(total, {x: [1, 2]}), lambda: call(FED)):
             thread, found = in_background(work)
             assert finishes(thread) and found == [3]
+    session.store.access.read(others_read)
     assert not session.store.access.words.any()
 
 
 @pytest.mark.parametrize("fed", [FED, [1, 2]])
 def test_a_reader_waits_for_a_writer(counted, fed):
     session, x, total, step = counted
-    with session.store.access.writing():
-        thread, found = in_background(lambda: session.run(total, {x: fed}))
-        assert not finishes(thread, 0.05)
+
+    def another_waits():
+        begun = in_background(lambda: session.run(total, {x: fed}))
+        assert not finishes(begun[0], 0.05)
         session.run(step)                                        # the owner's own runs go on
+        return begun
+    thread, found = session.store.access.write(another_waits)
     assert finishes(thread) and found == [6]
 
 
 def test_a_writer_waits_for_readers_and_goes_first(counted):
     session, x, total, step = counted
     session.run(step)
-    with session.store.access.reading():
-        writer, wrote = in_background(lambda: session.run(step))
-        assert not finishes(writer, 0.05)
-        reader, read = in_background(lambda: session.run(total, {x: FED}))
-        assert not finishes(reader, 0.05)                        # or a writer might wait forever
+
+    def both_wait():
+        writing = in_background(lambda: session.run(step))
+        assert not finishes(writing[0], 0.05)
+        reading = in_background(lambda: session.run(total, {x: FED}))
+        assert not finishes(reading[0], 0.05)                    # or a writer might wait forever
         with pytest.raises(tf.errors.SessionError, match="a run that writes variables inside one that reads them"):
             session.run(step)                                    # it would wait for itself
         assert session.run(total, {x: FED}) == 6                 # an inner reader must not wait
+        return writing, reading
+    (writer, wrote), (reader, read) = session.store.access.read(both_wait)
     assert finishes(writer) and finishes(reader) and wrote == [3] and read == [9]
 
 
@@ -280,9 +288,12 @@ def test_readers_see_consistent_variables():
 def test_loading_a_variable_waits_too(counted):
     session, x, total, _ = counted
     variable = session.graph.variables[0]
-    with session.store.access.reading():
+
+    def loading_waits():
         thread, _ = in_background(lambda: variable.load(5, session))
         assert not finishes(thread, 0.05)
+        return thread
+    thread = session.store.access.read(loading_waits)
     assert finishes(thread) and session.run(total, {x: FED}) == 15
 
 
@@ -343,10 +354,9 @@ def test_fork_while_others_hold_the_variables(counted):
     held, stop = threading.Event(), threading.Event()
 
     def hold():
-        with session.store.access.reading():
-            held.set()
-            stop.wait()
-    thread, _ = in_background(hold)
+        held.set()
+        stop.wait()
+    thread, _ = in_background(lambda: session.store.access.read(hold))
     held.wait()
     child = os.fork()
     if not child:

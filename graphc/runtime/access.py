@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 
 from graphc.errors import SessionError, report
 from graphc.runtime.layout import AccessWord
 
+T = TypeVar("T")
 SPINS = 20              # looks before the first sleep
 SLEEP, LONGEST = 5e-6, 1e-3  # seconds between looks: twice as many each time
 
@@ -37,12 +38,12 @@ class Access:
         """Called before the first native run: from then on words change natively."""
         self._engine = engine
 
-    # Ctrl-C may come between any two calls, also right after one that took something: so that is undone by what the words
-    # say, never by what Python would have remembered next. What undoes it is one native call or store, which nothing splits.
+    # Ctrl-C may come at the beginning of any Python function and after any call, also after one that took something: so that
+    # is undone by what the words say, never by what Python would have remembered next, and by stores and native calls alone,
+    # which nothing splits. A context manager written in Python would not do: its `__exit__` may be cut off where it begins.
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Nobody else reads or writes inside. Waits for present runs. Raises SessionError inside `reading()`."""
+    def write(self, work: Callable[[], T]) -> T:
+        """What `work()` gives, while nobody else reads or writes. Waits for present runs. Raises SessionError within `read`."""
         if getattr(self._local, "readers", 0):
             raise report(SessionError, "a run that writes variables inside one that reads them",
                          rule="it would wait for the outer run, which waits for it")
@@ -52,16 +53,14 @@ class Access:
                 self.words[AccessWord.WANTED] = 1
                 self._wait(AccessWord.WRITER)
                 self._wait(AccessWord.READERS)
-                yield
+                return work()
             finally:
                 self.words[AccessWord.WANTED] = inside
 
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Nobody writes inside. Waits for a present run that writes. After `join`."""
+    def read(self, work: Callable[[], T]) -> T:
+        """What `work()` gives, while nobody writes. Waits for a present run that writes. After `join`."""
         if getattr(self._local, "readers", 0):  # no waiting: it might be for one that waits for us
-            yield
-            return
+            return work()
         inside, engine = self._queue._is_owned(), self._engine  # type: ignore[attr-defined]
         held = np.zeros(1, np.int64)
         mine, readers = held.ctypes.data, self.address + 8 * int(AccessWord.READERS)
@@ -74,7 +73,7 @@ class Access:
                 finally:
                     self.words[AccessWord.WANTED] = inside
             self._local.readers = 1
-            yield
+            return work()
         finally:
             self._local.readers = 0
             engine.release(readers, mine)
