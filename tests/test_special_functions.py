@@ -46,7 +46,8 @@ def test_numpy_rules_against_mpmath(name, reference, points):
     with mpmath.workprec(200):
         for x in points:
             expected = reference(mpmath.mpf(x))
-            got = getattr(special_values, name)(np.array(x))
+            with np.errstate(all="ignore"):
+                got = getattr(special_values, name)(np.array(x))
             high, low = mpmath.mpf(float(got)), mpmath.mpf(float(got - type(got[()])(float(got))))
             assert abs(high + low - expected) < 3e-16 * abs(expected), (x, got)
 

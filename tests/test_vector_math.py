@@ -157,7 +157,7 @@ def ulp_errors(found, expected, dtype):
     last = np.spacing(largest / 2) * 2
     with np.errstate(all="ignore"):
         spacing = np.where(np.abs(rounded) >= largest, last, np.spacing(np.abs(rounded))).astype(expected.dtype)
-    top = expected.dtype.type(largest) + last
+        top = expected.dtype.type(largest) + last
     found = np.where(np.isinf(found), np.copysign(top, found), found.astype(expected.dtype))
     expected = np.clip(expected, -top, top)
     errors = np.zeros(rest.shape)
