@@ -153,7 +153,8 @@ class LoopKernel:
     `phases[0]` exists. blocked: sums are taken over blocks first. stream: name of a parameter that is nonzero when the
     results are so large that stores should bypass the caches. wide: vectors side by side: that one walk over the reduced axes
     takes in, where lanes run across them; elsewhere, whose instructions alternate, so that none waits for the one before it.
-    scratch: buffers of which each thread has a part of so many bytes for itself.
+    scratch: buffers of which each thread has a part of so many bytes for itself. turned: an axis; where lanes read across what
+    lies together along it, blocks of lanes x lanes elements are read along it and turned in registers.
     """
 
     name: str = field(compare=False)
@@ -170,7 +171,13 @@ class LoopKernel:
     stream: str = ""
     wide: int = 1
     scratch: tuple[tuple[str, Int], ...] = ()
+    turned: str = ""
     may_fail: bool = False
+
+    def is_turned(self, statement: Statement) -> bool:
+        """Whether a load is one of those for which the kernel reads blocks and turns them."""
+        return isinstance(statement, Load) and not statement.index and not statement.where and \
+            statement.access.stride(self.vector) not in (0, 1) and statement.access.stride(self.turned) == 1
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,8 @@ def kernel_text(kernel: Kernel) -> str:
         return "\n".join([head + "{", *_window_lines(kernel), *(f"    {_line(s)}" for s in kernel.epilogue),
                           *_pool_lines(kernel.pool), "}"])
     axes = ", ".join(f"{a}<{n}" for a, n in kernel.parallel) or "once"
-    lines = [head + "{", f"  for {axes}:  # vectors along {kernel.vector}"]
+    lines = [head + "{", f"  for {axes}:  # vectors along {kernel.vector}"
+             f"{f', turned from along {kernel.turned}' if kernel.turned else ''}"]
     lines += [f"    {_line(s)}" for s in kernel.before]
     return "\n".join([*lines, *_phase_lines(kernel.phases, kernel.reduced), "}"])
 

@@ -20,6 +20,8 @@ from graphc.passes.verdict import node_cost
 BLOCK = 4096            # elements that are summed before the sum is added to the total: accuracy, and chunks of work
 SMALL = 4 * BLOCK       # a whole-array reduction of at most so many elements is one kernel
 ACROSS = 16             # vector instructions that fill a vector with elements that do not lie together
+TURNED = 6              # where blocks of them are turned in registers
+BLOCK_EDGE = 6          # rows or columns of which a block must have more
 FEW = 16                # elements that do not fill vectors
 DEAR = 10               # vector instructions that take longer than a store and a load
 KEPT_ROW = 1 << 15      # elements of a row that stays in the caches between passes
@@ -135,7 +137,19 @@ class LoopLowering:
                             blocked=any(p.accumulators for p in phases) and not self.short_rows(), stream=stream,
                             wide=self.width(before, phases) if sizes_r and not along else self.abreast(before, phases, vector),
                             scratch=scratch, may_fail=bool(parameters.failures))
-        return parameters.call(kernel, serial=not parallel, operations=elements * self.cost(), location=self.line)
+        kernel = replace(kernel, turned=self.turned(kernel))
+        across = TURNED if kernel.turned else ACROSS
+        return parameters.call(kernel, serial=not parallel, operations=elements * self.cost(across), location=self.line)
+
+    def turned(self, kernel: LoopKernel) -> str:
+        """The axis along which most of what lanes read across lies together, if blocks of it are worth turning."""
+        if kernel.phases or kernel.wide > 1 or len(kernel.parallel) < 2:
+            return ""
+        *outer, (_, length) = kernel.parallel
+        votes = {a: sum(replace(kernel, turned=a).is_turned(s) for s in kernel.before) for a, n in outer
+                 if isinstance(n, str) or n >= BLOCK_EDGE}
+        best = max(votes, key=lambda a: votes[a], default="")
+        return best if votes.get(best) and (isinstance(length, str) or length >= BLOCK_EDGE) else ""
 
     def keep_values(self, writer: Writer, along: bool) -> tuple[tuple[str, Int], ...]:
         """Let dear values that are needed again in the last pass over the reduced axes wait for it: a row's powers for the end
@@ -219,13 +233,13 @@ class LoopLowering:
             not any(a.arg for p in phases for a in p.accumulators)
         return ABREAST if dear and plain and not few and len(body) <= MANY_STATEMENTS else 1
 
-    def cost(self) -> int:
-        """About how many vector instructions a point of the domain costs; what lanes read across costs one for each."""
+    def cost(self, each: int = ACROSS) -> int:
+        """About how many vector instructions a point of the domain costs; what lanes read across costs `each`."""
         region = self.region
         last = self.reduced_axes()[-1] if self.along_reduced() else region.parallel[-1] if region.parallel else None
         across = sum(last is not None and spread(region, s.strides, region.placement[n])[last] not in (0, 1)
                      for n, s in region.loads.items() if n in region.placement)
-        return (sum(n.op.rule.cost if n.op.kind is Kind.ELEMENTWISE else 1 for n in region.nodes) or 1) + ACROSS * across
+        return (sum(n.op.rule.cost if n.op.kind is Kind.ELEMENTWISE else 1 for n in region.nodes) or 1) + each * across
 
     def stream_flag(self, elements: Size) -> Size:
         """A size that is 0 as long as the results are small."""

@@ -1,12 +1,15 @@
 """Loop kernels as Numba source: a skeleton of plain loops that Numba compiles, around traced vector bodies."""
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 
 from graphc.codegen.cpu.bodies import HELPERS, Body, make_body, place
-from graphc.codegen.cpu.simd_core import register_dtype
+from graphc.codegen.cpu.simd_core import DTYPES, register_dtype
 from graphc.codegen.cpu.source import KernelSource, Skeleton
-from graphc.codegen.kernel import Accumulator, Literal, LoopKernel, Phase, Statement, Store
+from graphc.codegen.kernel import Access, Accumulator, Literal, Load, LoopKernel, Phase, Statement, Store
 from graphc.codegen.statements import needed_later
 
 ROWS_IN_BLOCK = 256     # rows that are summed before the sum is added to the total, where lanes run across the rows
@@ -31,6 +34,7 @@ class _LoopEmitter:
         axes = [a for a, _ in (*kernel.parallel, *kernel.reduced)] + ["item"]
         self.integers = [*axes, *kernel.buffers, *kernel.sizes, "error", "record"]
         self.vectors = list(self.dtypes)
+        self.rooms: dict[str, int] = {}     # the intrinsic that makes one -> bytes of an element
 
     def all_statements(self) -> list[Statement]:
         found = list(self.kernel.before)
@@ -48,7 +52,10 @@ class _LoopEmitter:
             self.rows()
         else:
             self.columns()
-        return self.skeleton.source(HELPERS)
+        source = self.skeleton.source(HELPERS)
+        for name, item in self.rooms.items():
+            source.tiles[name] = partial(_room, self.lanes * self.lanes * item)
+        return source
 
     # bodies ------------------------------------------------------------------------------------------------------------
 
@@ -146,6 +153,9 @@ class _LoopEmitter:
 
     def elementwise(self) -> None:
         kernel, s = self.kernel, self.skeleton
+        if any(map(kernel.is_turned, kernel.before)):
+            self.blocks()
+            return
         body = self.section("each", kernel.before)
         wide = self.section("wide", kernel.before, masked=False, wide=kernel.wide) if kernel.wide > 1 else None
         *outer, (axis, size) = kernel.parallel
@@ -163,6 +173,51 @@ class _LoopEmitter:
         s.open(f"if thread == threads - 1 and whole < {size}:")
         s.line(f"{axis} = whole")
         s.call(body, count=f"{size} - whole")
+
+    def blocks(self) -> None:
+        """Lanes read across: blocks of lanes x lanes elements are turned into a room on the stack, and read from there."""
+        kernel, s, lanes = self.kernel, self.skeleton, self.lanes
+        (axis, size), (turned, length) = kernel.parallel[-1], next(x for x in kernel.parallel if x[0] == kernel.turned)
+        taken, body = [], []
+        for statement in kernel.before:
+            if isinstance(statement, Load) and kernel.is_turned(statement):
+                room, access = f"room{len(taken)}", statement.access
+                taken.append((room, access))
+                at = Access(room, register_dtype(access.dtype), ((turned, lanes), (axis, 1)), whole=True)
+                statement = replace(statement, access=at)
+            body.append(statement)
+        self.integers += [room for room, _ in taken]
+        each, fill = self.section("each", body), self.turning_body(taken)
+        for room, _ in taken:
+            s.line(f"{room}_start = {room}_made()")
+        s.line(f"blocks = ({length} + {lanes - 1}) // {lanes}")
+        s.line(f"columns = ({size} + {lanes - 1}) // {lanes}")
+        s.rows([*(x for x in kernel.parallel[:-1] if x[0] != turned), ("block", "blocks"), ("column", "columns")])
+        s.line(f"{axis} = column * {lanes}")
+        s.line(f"{turned} = block * {lanes}")
+        s.line(f"across = {size} - {axis}")
+        s.minimum("along", f"{length} - {turned}", str(lanes))
+        for room, access in taken:
+            s.line(f"{room} = {room}_start - {_width(access)} * ({turned} * {lanes} + {axis})")
+        s.line(f"stop = {turned} + along")
+        for start, count in ((f"if across >= {lanes} and along == {lanes}:", None), ("else:", "across")):
+            s.open(start)
+            s.call(fill, count=count)
+            s.loop(turned, turned, "stop")
+            s.call(each, count=count)
+            s.close()
+            s.close()
+        self.rooms = {f"{room}_made": _width(access) for room, access in taken}
+
+    def turning_body(self, taken: Sequence[tuple[str, Access]]) -> Body:
+        """What reads and turns a block for each of these loads."""
+        lines = [f"turn_{a.dtype}({a.buffer}, {place(a.offset, a.strides)}, {a.stride(self.kernel.vector)}, {room}_start, "
+                 "along, count)" for room, a in taken]
+        known = [*self.integers, *(f"{room}_start" for room, _ in taken), "along", "count"]
+        words = set(re.findall(r"\w+", " ".join(lines)))
+        body = Body("turn", lines, [], [], [name for name in known if name in words])
+        self.skeleton.bodies.append(body)
+        return body
 
     def vectors_of(self, axis: str, first: str, last: str, body: Body, wide: Body | None, suffix: str = "",
                    streams: bool = True) -> None:
@@ -352,7 +407,6 @@ def _combined_parts(a: Accumulator, parts: int) -> list[str]:
 
 def _streamed(body: Body) -> Body | None:
     """The body with stores that bypass the caches; None when it has none."""
-    import re
     pattern = re.compile(r"^store_(\w+)\((.*), mask\)$")
     lines = [pattern.sub(r"stream_\1(\2)", line) for line in body.lines]
     if lines == body.lines:
@@ -360,3 +414,24 @@ def _streamed(body: Body) -> Body | None:
     return Body(f"{body.name}_stream", lines, body.results, body.vectors, body.parameters, body.wide)
 
 
+
+
+def _width(access: Access) -> int:
+    """Bytes of an element in the vectors that hold what is read there."""
+    return DTYPES[register_dtype(access.dtype)].item_bytes
+
+
+def _room(size: int, space):
+    """Numba intrinsic room(): the address of so many bytes of the kernel's stack."""
+    from llvmlite import ir
+    from numba import types
+    from numba.extending import intrinsic
+
+    from graphc.codegen.cpu.simd_core import I8, I64
+
+    def codegen(context, builder, signature, values):
+        with builder.goto_entry_block():
+            room = builder.alloca(ir.ArrayType(I8, size))
+            room.align = 64
+            return builder.ptrtoint(room, I64)
+    return intrinsic(lambda typing: (types.intp(), codegen))

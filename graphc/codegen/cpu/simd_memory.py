@@ -8,7 +8,7 @@ from functools import partial
 from llvmlite import ir
 
 from graphc.codegen.cpu import simd_half
-from graphc.codegen.cpu.simd_core import BOOL, DTYPES, F32, HALVES, I8, I32, POINTER, Int
+from graphc.codegen.cpu.simd_core import BOOL, DTYPES, F32, HALVES, I8, I32, I64, POINTER, Int, register_dtype
 
 LINE_BYTES = 64
 
@@ -17,7 +17,7 @@ def functions(t):
     """{"load_f32": ..., ...} for all dtypes."""
     table = {}
     for name, dtype in (DTYPES | HALVES).items():
-        for function in (load, store, stream, broadcast, strided, scatter_strided, gather, store_lane, prefetch, fetch):
+        for function in (load, store, stream, broadcast, strided, scatter_strided, gather, store_lane, prefetch, fetch, turn):
             table[f"{function.__name__}_{name}"] = partial(function, t, dtype)
     return table
 
@@ -105,6 +105,42 @@ def strided(t, dtype, address, index, stride, mask=None):
     if isinstance(stride, int) and stride == 1:
         return load(t, dtype, address, index, mask)
     return _gather(t, dtype, _strided_pointers(t, dtype, address, index, stride), mask)
+
+
+def turn(t, dtype, address, index, stride, room, along, across=None):
+    """A block of elements index + k + stride * lane, turned: vector k of `lanes` goes to `room`, as registers have it. Only the
+    first `along` of the vectors and `across` of the lanes are wanted, and no element beyond them is read (None: all are).
+    """
+    dtype = DTYPES["u8"] if dtype is BOOL else dtype    # bytes are moved as such
+    mask = None if across is None else t.tail(along)
+    rows = []
+    for k in range(t.lanes):
+        row = k if across is None else _at_most(t, k, across)
+        rows.append(load(t, dtype, address, index + stride * row, mask))
+    size = t.lanes // 2
+    while size:
+        low = [k if k & size == 0 else k - size + t.lanes for k in range(t.lanes)]
+        high = [k + size if k & size == 0 else k + t.lanes for k in range(t.lanes)]
+        for k in range(t.lanes):
+            if k & size == 0:
+                pair = rows[k], rows[k + size]
+                rows[k], rows[k + size] = (_picked(t, *pair, order) for order in (low, high))
+        size //= 2
+    kind = DTYPES[register_dtype(dtype.name)]
+    for k, row in enumerate(rows):
+        store(t, kind, room, k * t.lanes, row)
+
+
+def _at_most(t, k: int, count):
+    """k, or the last number below `count`."""
+    last = t.builder.sub(t.int_value(count), I64(1))
+    return Int(t.builder.select(t.builder.icmp_signed("<", last, I64(k)), last, I64(k)), t)
+
+
+def _picked(t, a, b, order):
+    """The lanes of two Vectors, one after the other, in this order."""
+    lanes = ir.Constant(ir.VectorType(I32, t.lanes), order)
+    return t.vector(t.builder.shuffle_vector(a.ir, b.ir, lanes), a.dtype)
 
 
 def gather(t, dtype, address, indices, mask=None):
