@@ -14,6 +14,7 @@ from graphc.compiler import captured, fed_variables
 from graphc.ir.interpreter import interpret
 from graphc.passes.manager import run_passes
 from graphc.passes.pipeline import PIPELINE, SEMANTICS
+from graphc.runtime.layout import RecordFlag
 from graphc.testing.compiled import CompiledGraph
 
 COUNTS = 1, 2, 5    # threads; of a few parts five threads leave some without any
@@ -66,6 +67,22 @@ def test_recurrent_layers_of_a_named_batch(cell, dtype, scans):
     rng = np.random.default_rng(0)
     for size in (1, 2, 7, 100, 0):
         pair.check([rng.standard_normal((size, 6, 5)), rng.integers(0, 7, size)], 1e-4 if dtype is tf.float32 else 1e-10)
+
+
+@pytest.mark.parametrize(("cell", "dtype"), [("lstm", tf.float32), ("gru", tf.float64), ("rnn", tf.float32)])
+def test_a_few_rows_are_done_by_all_threads_together(cell, dtype):
+    x, lengths = tf.placeholder(dtype, ["N", "T", 5]), tf.placeholder(tf.int32, ["N"])
+    y = layer(cell, x, lengths)
+    pair = Pair([y, *tf.gradients(tf.reduce_sum(y * y), [x, *tf.trainable_variables()])], [x, lengths])
+    rng = np.random.default_rng(0)
+    for size, steps in ((1, 1), (1, 7), (2, 0), (3, 2), (7, 3)):
+        values = [rng.standard_normal((size, steps, 5)), rng.integers(0, steps + 1, size)]
+        pair.check(values, 1e-4 if dtype is tf.float32 else 1e-10)
+    template = pair.compiled.executable.template
+    starts = [k for k, r in enumerate(pair.compiled.program.records) if r.kind == "share"]
+    for serial in (False, True):
+        flags, _ = template.flags_for((serial,) * len(template.flags))
+        assert all(bool(flags[k] & RecordFlag.TOGETHER) is not serial for k in starts), "only where a kernel is worth a meeting"
 
 
 def test_a_loop_stacks_in_the_memory_of_what_it_reads_for_the_last_time():

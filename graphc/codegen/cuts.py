@@ -203,7 +203,9 @@ class _CutCall:
                 b=self.operand(kernel.b, "n"), epilogue=self.section(kernel.epilogue))
         else:
             phases = tuple(replace(p, body=self.section(p.body), after=self.section(p.after)) for p in kernel.phases)
-            made = replace(kernel, parallel=tuple(axes.items()), before=self.section(kernel.before), phases=phases)
+            before = self.section(kernel.before)
+            scratch = tuple((self.name(call.buffers[kernel.buffers.index(b)]), size) for b, size in kernel.scratch)
+            made = replace(kernel, parallel=tuple(axes.items()), before=before, phases=phases, scratch=scratch)
         made = replace(made, buffers=tuple(f"a{k}" for k in range(len(self.buffers))), sizes=tuple(self.names))
         work = dims.floordiv(call.operations * cut.part, dims.maximum(1, dims.product(cut.axes)))
         return replace(call, kernel=made, buffers=tuple(self.buffers), sizes=tuple(self.numbers), operations=work,

@@ -78,6 +78,7 @@ class RecordFlag(IntFlag):
     JUMP = 64            # go to TARGET
     MEET = 128           # only a place to meet. SERIAL: thread 0 comes here from the loop that it ran by itself
     SHARE = 256          # with LOOP, NEXT and MEET: each thread does its share of the iterations by itself, up to the MEET
+    TOGETHER = 512       # with SHARE and LOOP: where there is one iteration, all threads do it, and meet in it as records say
 
 
 class LoopWord:

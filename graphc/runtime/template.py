@@ -143,7 +143,7 @@ class Template:
 
     def _flags(self, serial: tuple[bool, ...]) -> tuple[list[int], bool]:
         """The records' flags, where one thread does those of `serial` alone, and whether it does everything alone. A loop of
-        nothing else it runs by itself; of one that is shared out each thread does its share.
+        nothing else it runs by itself; of one that is shared out each thread does its share, or all do the only one together.
         """
         own = int(RecordFlag.SERIAL)
         flags = [f | own if s and not f & CONTROL_FLAGS else f for f, s in zip(self.flags, serial, strict=True)]
@@ -152,6 +152,8 @@ class Template:
         for start, stop in self.spans.items():
             if flags[start] & RecordFlag.SHARE:
                 end = max(end, stop)
+                if not all(f & (own | CONTROL_FLAGS) for f in flags[start:stop]):
+                    flags[start] |= int(RecordFlag.TOGETHER)
             elif start >= end and all(f & (own | CONTROL_FLAGS) for f in flags[start:stop]):
                 flags[start] |= own
                 flags[stop] |= own | int(RecordFlag.BARRIER | RecordFlag.MAY_FAIL)

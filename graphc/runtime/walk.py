@@ -92,14 +92,19 @@ def barrier(c, frame, pool, threads, target, table, starts):
 
     The last to arrive decides for all whether the run stops: when each looked for itself, a fast thread's next kernel
     could set the error slot before a slow one has looked.  STOP holds until all are at the next barrier.  It also
-    turns the loop with that `table` (0: none), while nobody looks at the loop's words.
+    turns the loop with that `table` (0: none), or begins the one part of a loop that all share (`starts` is `PART`), while
+    nobody looks at the loop's words.
     """
     with c.if_else(c.atomic_add(pool.at(PoolWord.ARRIVED), 1) == threads - 1) as (last, others):
         with last:
             c.atomic_store(pool.at(PoolWord.ARRIVED), 0)
             pool[PoolWord.STOP] = failed(c, frame)
-            with c.if_(table != 0):
-                turn(c, table, starts)
+            with c.if_(table != 0), c.if_else(starts == PART) as (part, loop):
+                with part:
+                    begin_share(c, frame, table, 0, 1)
+                    next_part(c, table)
+                with loop:
+                    turn(c, table, starts)
             advance(c, pool.at(PoolWord.PHASE))
         with others:
             reach(c, pool, pool.at(PoolWord.PHASE), target)
@@ -192,6 +197,7 @@ CONTROL = RecordFlag.LOOP | RecordFlag.NEXT | RecordFlag.UNLESS | RecordFlag.JUM
 TURNS = RecordFlag.LOOP | RecordFlag.NEXT
 STOPS = RecordFlag.MAY_FAIL | TURNS
 OWN_LOOP = RecordFlag.LOOP | RecordFlag.SERIAL
+PART = 2
 
 
 @native
@@ -243,12 +249,16 @@ def meet(c, frame, pool, numbers, number, record, table, phase, state, following
     shares = (flags & RecordFlag.SHARE) != 0
     starts = (flags & RecordFlag.LOOP) != 0
     turns = ((flags & TURNS) != 0) & ((flags & RecordFlag.SHARE) == 0)
+    begins = c.variable(starts.choose(1, 0))
+    with c.if_((flags & RecordFlag.TOGETHER) != 0), c.if_((table[ShareWord.TOTAL] == 1) & (team.value > 1)):
+        begins.value = PART
+    opens = begins.value == PART
     with c.if_(((flags & RecordFlag.NEXT) != 0) & (thread == 0)):
         heed_user(c, frame)
     with c.if_else(team.value > 1) as (together, alone):
         with together:
             phase.value = phase.value + 1
-            barrier(c, frame, pool, threads, phase.value, turns.choose(table, 0), starts.choose(1, 0))
+            barrier(c, frame, pool, threads, phase.value, (turns | opens).choose(table, 0), begins.value)
             stop.value = pool[PoolWord.STOP]
         with alone:
             stop.value = failed(c, frame)
@@ -269,7 +279,8 @@ def meet(c, frame, pool, numbers, number, record, table, phase, state, following
                 team.value = 1
             with others:
                 following.value = target
-    with c.if_(shares & ((flags & TURNS) != 0) & (stop.value == 0)):
+    own = (starts & (begins.value != PART)) | (team.value == 1)     # else all do one part, which ends here
+    with c.if_(shares & ((flags & TURNS) != 0) & (stop.value == 0) & own):
         share(c, frame, (thread, threads), record, starts, table, state, following)
 
 
