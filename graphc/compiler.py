@@ -66,10 +66,8 @@ class State:
 class Compiled:
     """What a session runs: prepared once for its fetches and feeds, for all sizes of named dims.
 
-    origin is the graph as the user wrote it. part_of_several: other programs serve some of its feeds' sizes.
+    origin is the graph as the user wrote it.
     """
-
-    part_of_several = False
 
     def __init__(self, store, origin: Graph, state: State):
         self.store = store
@@ -167,6 +165,11 @@ class Native(Compiled):
                                      bool(self.written), store.budget)
         self.last: tuple[Instance, ...] = ()  # for the sizes of the last run: one for each run that overlapped
 
+    def serve_only(self, batches: Sequence[Size], few: frozenset[str]) -> None:
+        """Leave to other programs the sizes with which other dims of `batches` than those of the names `few` are small."""
+        from graphc.runtime.formulas import chooser
+        self.executable.serves = chooser(self.program, batches, few, FULL)
+
     @property
     def programs(self) -> Sequence[Program]:
         return [self.program]
@@ -229,7 +232,7 @@ class Native(Compiled):
         if not self.last:
             return None
         with self.store.access.preparing:
-            other = self.executable.fitting(values, new=not self.part_of_several)
+            other = self.executable.fitting(values)
         if other is None or other in self.last:
             return None
         found = other.try_run(values)
@@ -311,8 +314,9 @@ class BySize(Compiled):
         """The program for which the dims of these names are small."""
         with self.store.access.preparing:
             if few not in self.parts:
-                self.parts[few] = self.make(few)
-                self.parts[few].part_of_several = True
+                part = self.parts[few] = self.make(few)
+                if isinstance(part, Native):
+                    part.serve_only(self.batches, few)
             return self.parts[few]
 
     def run(self, arrays: Sequence[np.ndarray]) -> list:

@@ -118,3 +118,30 @@ def test_batches_of_images_change_their_program(fresh_graph, made):
                 for few, part in program.parts.items()}
     assert used == {frozenset(): {(40,), (FULL,), (33,)}, frozenset({"N"}): {(3,), (5,), (FULL - 1,)}}
     assert len(made) == len(sizes)
+
+
+def test_new_sizes_of_two_batches_go_to_their_program(fresh_graph):
+    """At once: without the slow way, which looks at the feeds one by one."""
+    x, y = (tf.placeholder(tf.float32, [None, 4, 4, 1]) for _ in range(2))
+    kernel = tf.constant(np.random.default_rng(4).standard_normal((2, 2, 1, 3)).astype(np.float32))
+    sums = [tf.reduce_sum(tf.nn.conv2d(value, kernel, [1, 1, 1, 1], "VALID"), [1, 2, 3]) for value in (x, y)]
+
+    def images(*sizes):
+        return tuple(np.random.default_rng(size).standard_normal((size, 4, 4, 1)).astype(np.float32) for size in sizes)
+    with tf.Session() as session:
+        call = session.make_callable(sums, [x, y])
+        pairs = [(a, b) for a in (3, 20) for b in (4, 30)]
+        for sizes in pairs:
+            call(*images(*sizes))
+        program, = session._compiled.values()
+        assert len(program.parts) == len(pairs)
+        for a, b in pairs:
+            found = program.run_fast(images(a + 2, b + 3))
+            assert [len(f) for f in found] == [a + 2, b + 3]
+            for mine, right in zip(found, call(*images(a + 2, b + 3)), strict=True):
+                np.testing.assert_array_equal(mine, right)
+        used = {few: {i.sizes for lane in part.executable.lanes for i in lane.instances.values()}
+                for few, part in program.parts.items()}
+    assert sorted(len(few) for few in used) == [0, 1, 1, 2]
+    for few, sizes in used.items():
+        assert len(sizes) == 2 and {sum(s < FULL for s in pair) for pair in sizes} == {len(few)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 import os
 import signal
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -19,7 +19,7 @@ from graphc.runtime.layout import INTERRUPTED, Busy, ErrorWord, Result
 from graphc.runtime.library import engine
 from graphc.runtime.loader import load_objects
 from graphc.runtime.machine import machine
-from graphc.runtime.memory import Pool, Slot, aligned
+from graphc.runtime.memory import aligned, supplier
 from graphc.runtime.template import Template
 
 TEAM_MICROSECONDS = 12      # shorter runs use one thread; longer ones may use others, where that is measured to pay
@@ -55,9 +55,13 @@ class Executable:
         self.constants = tuple(_aligned_copy(c) for c in program.constants)
         self.binder = binder(program)
         self.words = Words(program, [c.ctypes.data for c in self.constants], [v.ctypes.data for v in self.variables])
+        self.serves: Callable[..., bool] | None = None      # of sizes: not another program; None: there is no other
         self.lanes = [Lane()]
         self.counter = np.zeros(1, np.int64) if counter is None else counter
         self.output_dtypes = [array_dtype(spec.dtype) for spec in program.outputs]
+        self.scalars = [not spec.shape for spec in program.outputs]
+        self.only_scalars = all(self.scalars)
+        self._least_work: dict[int, float] = {}
         self.may_run_long = program.may_run_long
         self.template = Template(program, self.addresses, self.words, self.counter.ctypes.data,
                                  access.address if access else 0, writes)
@@ -86,19 +90,27 @@ class Executable:
             found.generation = threads.generation   # the number may have changed and come back
         return found
 
-    def fitting(self, values: Sequence, new: bool) -> Instance | None:
-        """Like `instance`, for values that may be anything, but somebody may run it now. None where shapes do not fit; without
-        `new`, also for those that have not been here.
+    def fitting(self, values: Sequence) -> Instance | None:
+        """Like `instance`, for values that may be anything, but somebody may run it now. None where shapes do not fit, or where
+        another program serves their sizes.
         """
         lane = self.lanes[0]
         try:
             shapes = [v.shape for v in values]
             key = (thread_count(), *shapes)
             found = lane.instances.get(key)
-            sizes = self.binder(*shapes) if found is None and new else None
+            sizes = self.binder(*shapes) if found is None else None
         except (AttributeError, TypeError, ValueError):
             return None
-        return found if sizes is None else self._add(lane, key, sizes)
+        if sizes is None or not (self.serves is None or self.serves(*sizes)):
+            return found
+        return self._add(lane, key, sizes)
+
+    def least_work(self, threads: int) -> float:
+        """Microseconds that a kernel must take on one core to be worth splitting among so many threads."""
+        if threads not in self._least_work:
+            self._least_work[threads] = SERIAL_MICROSECONDS * machine(threads).least_work
+        return self._least_work[threads]
 
     def _add(self, lane: Lane, key: tuple, sizes: tuple[int, ...]) -> Instance:
         found = lane.instances[key] = Instance(self, lane, sizes)
@@ -220,22 +232,16 @@ class Instance:
             executable.check_budget(sizes)
         self.executable, self.lane, self.sizes = executable, lane, sizes
         count = thread_count()
-        size, times, repeated, self.output_shapes = executable.words.needs(count, *sizes)
+        size, short, total, self.output_shapes = executable.words.needs(count, executable.least_work(count), *sizes)
         address = lane.room(size, exactly=executable.budget is not None)
-        values = executable.words.values(count, address, *sizes)
-        total = sum(repeated)
-        least = SERIAL_MICROSECONDS * machine(count).least_work
-        flags, is_serial = executable.template.flags_for(tuple([t < least for t in times]))
-        if total <= TEAM_MICROSECONDS or is_serial:
-            count = 1
+        flags, is_serial = executable.template.flags_for(short)
+        threads_used = 1 if total <= TEAM_MICROSECONDS or is_serial else count
         self.frame, self.call = executable.template.instance(
-            values, lane.busy, lane.busy + 8, flags, count, alone_first=total < PARALLEL_MICROSECONDS,
+            sizes, count, address, (lane.busy, lane.busy + 8), flags, threads_used, alone_first=total < PARALLEL_MICROSECONDS,
             release_gil=total > RELEASE_MICROSECONDS or executable.may_run_long, keep=(executable, lane.arena, lane))
         self.generation = threads.generation
         self.spare: list[list[np.ndarray]] = []  # memory for scalars, which leave as values: none that a run uses now
-        self.scalars = [not shape for shape in self.output_shapes]
-        self.pools = None if all(self.scalars) else [
-            Pool(shape, d) if shape else Slot(d) for shape, d in zip(self.output_shapes, executable.output_dtypes, strict=True)]
+        self.suppliers = None if executable.only_scalars else [*map(supplier, self.output_shapes, executable.output_dtypes)]
 
     @cached_property
     def call_with_variables(self):
@@ -271,7 +277,7 @@ class Instance:
         """Like `run` for values that may not fit, by one who has no access yet: None, and nothing was run, if they do not or
         the run would have to wait.
         """
-        if self.pools is None:
+        if self.suppliers is None:
             try:
                 outputs = self.spare.pop()
             except IndexError:  # as many are in use as there are
@@ -282,7 +288,7 @@ class Instance:
                 self.spare.append(outputs)
                 return found
         else:
-            outputs = [pool.take() for pool in self.pools]
+            outputs = [take() for take in self.suppliers]
             status = self.call(*values, *outputs)
             if not status:
                 return self.results(outputs)
@@ -292,13 +298,13 @@ class Instance:
 
     def take_outputs(self) -> list[np.ndarray]:
         """Memory for the results that nobody else uses."""
-        if self.pools is None:
+        if self.suppliers is None:
             return [np.empty((), d) for d in self.executable.output_dtypes]
-        return [pool.take() for pool in self.pools]
+        return [take() for take in self.suppliers]
 
     def results(self, outputs: list[np.ndarray]) -> list:
         """The fetched values of a run that is over."""
-        return [o[()] if scalar else o for o, scalar in zip(outputs, self.scalars, strict=True)]
+        return [o[()] if scalar else o for o, scalar in zip(outputs, self.executable.scalars, strict=True)]
 
 
 # texts -------------------------------------------------------------------------------------------------------------------

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 
 from graphc.errors import FeedError, ParseError, report
 from graphc.ir import dims
+from graphc.ir.dims import Size
 from graphc.memory import THREADS
 from graphc.program import ArraySpec, Program
 
@@ -21,6 +22,7 @@ LOOP_RATE = 40e3
 _DIM = re.compile(r"[\w+\-*/(), ]*\Z")
 WORDS = re.compile(r"[A-Za-z_]\w*")
 _PLAIN = {THREADS, "max", "min"}
+_INNERMOST = re.compile(r"[a-z]*\([^()]*\)")
 
 
 def _checked(text: str, names: Collection[str]) -> str:
@@ -34,17 +36,43 @@ def _checked(text: str, names: Collection[str]) -> str:
     return WORDS.sub(lambda word: word[0] if word[0] in _PLAIN else f"n_{word[0]}", text)
 
 
+class _Lines:
+    """The body of a generated function. What stands between parentheses is computed once, however many texts have it: the
+    places of an arena are sums of the same few maxima.
+    """
+
+    def __init__(self):
+        self.lines: list[str] = []
+        self.known: dict[str, str] = {}
+
+    def value(self, text: str) -> str:
+        """A text without parentheses, of the same value."""
+        while found := _INNERMOST.search(text):
+            part = found[0]
+            if part not in self.known:
+                self.known[part] = f"p{len(self.known)}"
+                self.lines.append(f"    {self.known[part]} = {part}")
+            text = text[:found.start()] + self.known[part] + text[found.end():]
+        return text
+
+    def add(self, name: str, text: str) -> None:
+        """One more assignment."""
+        value = self.value(text)        # before its own line: it may add others
+        self.lines.append(f"    {name} = {value}")
+
+
 class Words:
     """The words of the argument table, and behind them the dims of feeds and outputs, one after the other.
 
     fixed, fixed_dims    the words of both, 0 where something else is written.
-    varying              positions of the words that sizes decide.
     feeds, outputs       for each array, the positions of the words that hold its address.
-    runs, errors, spans  positions of words: addresses of run number and error slot, and `FrameWord.SPAN`.
+    runs, spans          positions of words: the address of the run number, and `FrameWord.SPAN`.
     places               (position, position of the word whose address is wanted there).
 
-    needs(threads, *sizes) gives the bytes of the arena, each record's microseconds on one core, the same with its repeats, and
-    the outputs' shapes; values(threads, arena, *sizes) the words at `varying`, for an arena at this address.
+    needs(threads, least, *sizes) gives the bytes of the arena, for each record whether it takes less than `least` microseconds
+    of one core, the microseconds of all with their repeats, and the outputs' shapes. fill(table, threads, arena, error, *sizes)
+    writes the other words that an instance has of its own, for an arena and an error slot at these addresses; item by item, for
+    that takes less code than an array's ways do.
     """
 
     def __init__(self, program: Program, constants: list[int], variables: list[int]):
@@ -53,11 +81,9 @@ class Words:
         self.feeds: list[list[int]] = [[] for _ in program.feeds]
         self.outputs: list[list[int]] = [[] for _ in program.outputs]
         self.runs: list[int] = []
-        self.errors: list[int] = []
         self.spans: list[int] = []
         self.fixed: list[int] = []
-        self.varying: list[int] = []
-        self.formulas: list[str] = []
+        self.formulas: dict[str, list[int]] = {}     # text -> where its value is written
         self.names = {*program.names, *_PLAIN}
         self.slots = len(program.slots)
         for record in program.records:
@@ -67,15 +93,14 @@ class Words:
         self.fixed_dims: list[int] = []
         for dim in (d for spec in (*program.feeds, *program.outputs) for d in spec.shape):
             if not dim.isdecimal():
-                self._vary(len(self.fixed) + len(self.fixed_dims), _checked(dim, self.names))
+                self._vary(_checked(dim, self.names), len(self.fixed) + len(self.fixed_dims))
             self.fixed_dims.append(int(dim) if dim.isdecimal() else 0)
         space = {"max": max, "min": min, "__builtins__": {}}
-        exec("\n".join(self._source(program)), space)
-        self.needs, self.values = space["needs"], space["values"]
+        exec("\n".join([*self._needs(program), *self._fill(program)]), space)
+        self.needs, self.fill = space["needs"], space["fill"]
 
-    def _vary(self, position: int, formula: str) -> None:
-        self.varying.append(position)
-        self.formulas.append(formula)
+    def _vary(self, formula: str, position: int) -> None:
+        self.formulas.setdefault(formula, []).append(position)
 
     def _add(self, word: str) -> None:
         """One more word of the table."""
@@ -85,34 +110,52 @@ class Words:
         if kind == "=" and 0 <= number < 2**63:
             value = number
         elif kind == "=":
-            self._vary(place, _checked(rest, self.names))
+            self._vary(_checked(rest, self.names), place)
         elif kind in self.known and 0 <= number < len(self.known[kind]):
             value = self.known[kind][number]
         elif kind == "slot" and 0 <= number < self.slots:
-            self._vary(place, f"slot{number}")
+            self._vary(f"slot{number}", place)
         elif kind == "feed" and 0 <= number < len(self.feeds):
             self.feeds[number].append(place)
         elif kind == "output" and 0 <= number < len(self.outputs):
             self.outputs[number].append(place)
-        elif word in ("run", "error", "span"):
-            {"run": self.runs, "error": self.errors, "span": self.spans}[word].append(place)
+        elif word == "error":
+            self._vary("error", place)
+        elif word in ("run", "span"):
+            {"run": self.runs, "span": self.spans}[word].append(place)
         elif kind != "place" and word != "row":
             raise report(ParseError, f"the program is damaged: {word!r} is not an argument of a kernel")
         self.fixed.append(value)
 
-    def _source(self, program: Program) -> list[str]:
-        names = "".join(f", n_{n}" for n in program.names)
-        times = [f"({_checked(r.work, self.names)})/{DENSE_RATE if r.dense else LOOP_RATE}" for r in program.records]
-        repeated = [f"t{k}*({_checked(r.repeats, self.names)})" for k, r in enumerate(program.records)]
-        shapes = ["(" + "".join(_checked(d, self.names) + ", " for d in s.shape) + ")" for s in program.outputs]
-        ticks = [f"t{k}" for k in range(len(times))]
-        return [f"def needs({THREADS}{names}):",
-                *(f"    t{k} = {time}" for k, time in enumerate(times)),
-                f"    return {_checked(program.arena, self.names)}, [{', '.join(ticks)}], [{', '.join(repeated)}], "
-                f"[{', '.join(shapes)}]",
-                f"def values({THREADS}, arena{names}):",
-                *(f"    slot{k} = arena + {_checked(place, self.names)}" for k, place in enumerate(program.slots)),
-                f"    return [{', '.join(self.formulas)}]"]
+    def _needs(self, program: Program) -> list[str]:
+        """The lines of `needs`. Counts of operations are compared and summed up, so that few are divided."""
+        body, short, counts = _Lines(), [], {DENSE_RATE: ["0"], LOOP_RATE: ["0"]}
+        for k, record in enumerate(program.records):
+            rate = DENSE_RATE if record.dense else LOOP_RATE
+            body.add(f"w{k}", _checked(record.work, self.names))
+            short.append(f"w{k} < least * {rate}, ")
+            repeats = _checked(record.repeats, self.names)
+            counts[rate].append(f"w{k}" if repeats == "1" else f"w{k} * {body.value(f'({repeats})')}")
+        shapes = ["(" + "".join(body.value(_checked(d, self.names)) + ", " for d in s.shape) + ")" for s in program.outputs]
+        arena = body.value(_checked(program.arena, self.names))
+        total = " + ".join(f"({' + '.join(found)}) / {rate}" for rate, found in counts.items())
+        return [f"def needs({', '.join((THREADS, 'least', *_variables(program)))}):", *body.lines,
+                f"    return {arena}, ({''.join(short)}), {total}, [{', '.join(shapes)}]"]
+
+    def _fill(self, program: Program) -> list[str]:
+        """The lines of `fill`."""
+        body = _Lines()
+        for k, place in enumerate(program.slots):
+            body.add(f"slot{k}", f"arena + {_checked(place, self.names)}")
+        for formula, places in self.formulas.items():
+            body.add(" = ".join(f"table[{place}]" for place in places), formula)
+        names = ", ".join(("table", THREADS, "arena", "error", *_variables(program)))
+        return [f"def fill({names}):", *body.lines, "    return"]
+
+
+def _variables(program: Program) -> list[str]:
+    """The names of a program's sizes as `_checked` gives them."""
+    return [f"n_{n}" for n in program.names]
 
 
 def _place_words(program: Program) -> list[tuple[int, int]]:
@@ -130,12 +173,12 @@ def _place_words(program: Program) -> list[tuple[int, int]]:
     return found
 
 
-def told_sizes(program: Program) -> list[tuple[str, int, int, dims.Size, int]]:
+def told_sizes(program: Program) -> list[tuple[str, int, int, Size, int]]:
     """Which axis of which feed tells each named dim, in the order in which they can be found: (name, feed, axis, rest, factor)
     where the axis has the size factor * name + rest.
     """
     axes = [(k, axis, dim) for k, spec in enumerate(program.feeds) for axis, dim in enumerate(spec.shape)]
-    found: dict[str, tuple[str, int, int, dims.Size, int]] = {}
+    found: dict[str, tuple[str, int, int, Size, int]] = {}
     for k, axis, dim in axes:
         if dim.isidentifier():
             found.setdefault(dim, (dim, k, axis, 0, 1))
@@ -173,10 +216,23 @@ def binder(program: Program):
         raise report(FeedError, f"no feed tells the size of {', '.join(missing)}",
                      [(s.name, spec_text(s)) for s in program.feeds],
                      "a named dim must be an axis of a tensor that is fed")
-    lines.append(f"    return ({''.join(f'n_{n}, ' for n in program.names)}) if {' and '.join(checks) or 'True'} else None")
+    lines.append(f"    return ({''.join(f'{n}, ' for n in _variables(program))}) if {' and '.join(checks) or 'True'} else None")
     space = {"max": max, "min": min, "__builtins__": {}}
     exec("\n".join(lines), space)
     return space["bind"]
+
+
+def chooser(program: Program, sizes: Sequence[Size], small: Collection[str], limit: int) -> Callable[..., bool]:
+    """A generated function of a program's sizes: whether the named dims of those of `sizes` that are below `limit` are just the
+    `small` ones. It says no where the program does not know them all.
+    """
+    names = {*program.names, "max", "min"}
+    if any(name not in names for size in sizes for name in dims.names(size)):
+        return lambda *_: False
+    known = [(frozenset(dims.names(size)), f"({_checked(str(size), names)})") for size in sizes]
+    tests = [f"{text} >= {limit}" for found, text in known if not found <= {*small}]
+    tests += ["(" + " or ".join(f"{text} < {limit}" for found, text in known if name in found) + ")" for name in sorted(small)]
+    return eval(f"lambda {', '.join(_variables(program))}: {' and '.join(tests)}", {"max": max, "min": min, "__builtins__": {}})
 
 
 def spec_text(spec: ArraySpec) -> str:

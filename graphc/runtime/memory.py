@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -30,15 +32,9 @@ def stacked(count: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return np.ndarray((count, *shape), dtype, room, strides=(pitch, *inner))
 
 
-class Slot:
-    """The memory of a scalar result, which leaves as a value."""
-
-    def __init__(self, dtype: np.dtype):
-        self.dtype = dtype
-
-    def take(self) -> np.ndarray:
-        """A fresh array: runs that overlap must not share one."""
-        return np.empty((), self.dtype)
+def supplier(shape: tuple[int, ...], dtype: np.dtype) -> Callable[[], np.ndarray]:
+    """A function that gives arrays of this shape and dtype that nobody else holds; their content is arbitrary."""
+    return partial(np.empty, shape, dtype) if math.prod(shape) * dtype.itemsize < POOLED_BYTES else Pool(shape, dtype).take
 
 
 class Pool:
@@ -48,13 +44,10 @@ class Pool:
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype):
         self.shape, self.dtype = shape, dtype
-        self.is_small = math.prod(shape) * dtype.itemsize < POOLED_BYTES
         self.entries: list[tuple[np.ndarray, np.ndarray]] = []
 
     def take(self) -> np.ndarray:
         """An array that nobody else holds; its content is arbitrary."""
-        if self.is_small:
-            return np.empty(self.shape, self.dtype)
         count = sys.getrefcount
         for array, owner in self.entries:
             # The owner is held by its pool entry, by `array.base`, and by the loop; a view adds one.

@@ -22,6 +22,10 @@ KEPT_PATTERNS = 64      # of records that one thread does alone: sizes that are 
 CONTROL = {k: int(RecordFlag[k.upper()]) for k in ("loop", "next", "unless", "jump", "meet")}
 CONTROL |= {k: int(RecordFlag.SHARE) | CONTROL[kind] for k, kind in (("share", "loop"), ("part", "next"), ("join", "meet"))}
 CONTROL_FLAGS = int(RecordFlag.LOOP | RecordFlag.NEXT | RecordFlag.UNLESS | RecordFlag.JUMP | RecordFlag.MEET)
+BUSY_AT, ERROR, THREADS, RELEASE_GIL, TRIAL, TEAM_TIME = map(int, (
+    FrameWord.BUSY_AT, FrameWord.ERROR, FrameWord.THREADS, FrameWord.RELEASE_GIL, FrameWord.TRIAL, FrameWord.TEAM_TIME))
+
+Blank = tuple[driver.Frame, Callable, memoryview]   # a frame, its bound call, and its words
 
 
 class Template:
@@ -51,15 +55,13 @@ class Template:
             self._point(self.table + word, self.table + place)
         for word in (FrameWord.SPAN, *(self.table + s for s in words.spans)):
             self.block[word] = 8 * self.end
-        self.relocated = np.array(self.inner, np.intp)
-        self.varying = np.array([self.table + v for v in words.varying] + [
-            FrameWord.BUSY_AT, FrameWord.THREADS, FrameWord.RELEASE_GIL, FrameWord.TRIAL, FrameWord.TEAM_TIME,
-            *range(self.rows + RecordWord.FLAGS, self.descriptors, RecordWord.SIZE),
-            FrameWord.ERROR, *(self.table + e for e in words.errors)], np.intp)
-        self.error_count = 1 + len(words.errors)
+        self.fill = words.fill
+        self.relocated = np.zeros(self.end, np.int64)
+        self.relocated[self.inner] = 1
+        self.flag_words = slice(self.rows + RecordWord.FLAGS, self.descriptors, int(RecordWord.SIZE))
         self.flags_for = lru_cache(KEPT_PATTERNS)(self._flags)
         self.made = 0
-        self.blanks: dict[int, list[tuple[driver.Frame, Callable]]] = {}
+        self.blanks: dict[int, list[Blank]] = {}
 
     def _point(self, word: int, place: int) -> None:
         self.block[word] = 8 * place
@@ -110,23 +112,28 @@ class Template:
         self.block[FrameWord.ACCESS] = access
         self.block[FrameWord.WRITES] = writes
 
-    def instance(self, values: list[int], busy: int, error: int, flags: list[int], threads: int, *, alone_first: bool,
-                 release_gil: bool, keep: tuple) -> tuple[driver.Frame, Callable]:
+    def instance(self, sizes: tuple[int, ...], counted: int, arena: int, lane: tuple[int, int], flags: memoryview, threads: int,
+                 *, alone_first: bool, release_gil: bool, keep: tuple) -> tuple[driver.Frame, Callable]:
         """The frame for one set of sizes, and the bound call of it that asks for the variables.
 
-        values: those of `Words.values`; busy, error: addresses of the busy word and the error slot that go with the arena;
-        flags: by `flags_for`; alone_first: try other threads only after some runs, since waking them costs as much as a short
-        run.
+        counted: threads that the arena at this address is for; lane: addresses of the busy word and the error slot that go with
+        it; flags: by `flags_for`; alone_first: try other threads only after some runs, since waking them costs as much as a
+        short run. Raises OverflowError.
         """
         copies = threads if self.has_shares else 1
-        blanks = self.blanks.get(copies) or self._prepare(copies)
-        frame, call = blanks.pop()
-        trial, team_time = (TRIAL_PERIOD - RUNS_ALONE, 1) if alone_first else (0, 0)
-        frame[self.varying] = [*values, busy, threads, release_gil, trial, team_time, *flags, *[error] * self.error_count]
+        frame, call, words = (self.blanks.get(copies) or self._prepare(copies)).pop()
+        words[BUSY_AT], words[ERROR] = lane
+        words[THREADS], words[RELEASE_GIL] = threads, release_gil
+        words[TRIAL], words[TEAM_TIME] = (TRIAL_PERIOD - RUNS_ALONE, 1) if alone_first else (0, 0)
+        words[self.flag_words] = flags
+        try:
+            self.fill(words[self.table:], counted, arena, lane[1], *sizes)
+        except ValueError:
+            raise OverflowError("a size of a program does not fit 64 bits") from None
         frame.keep = (self.keep, keep)
         return frame, call
 
-    def _prepare(self, copies: int) -> list[tuple[driver.Frame, Callable]]:
+    def _prepare(self, copies: int) -> list[Blank]:
         """Frames with bound calls that wait for a size: one for the first, since most programs see no other. Then several: to
         make one for each new size, with cold caches, takes as long as a short run.
 
@@ -134,14 +141,14 @@ class Template:
         """
         count = max(1, min(BLANKS, BLANK_WORDS // self.end)) if self.made else 1
         rows = np.zeros((count, self.end * copies), np.int64)
-        rows[:, :self.end] = self.block
-        rows[:, self.relocated] += rows.ctypes.data + rows.strides[0] * np.arange(count)[:, None]
-        frames = [row.view(driver.Frame) for row in rows]
+        first = rows.ctypes.data
+        starts = np.arange(first, first + rows.nbytes, rows.strides[0])[:, None]
+        rows[:, :self.end] = self.block + self.relocated * starts
         self.made += count
-        self.blanks[copies] = [(frame, driver.bind(frame)) for frame in frames]
+        self.blanks[copies] = [(f, driver.bind(f), f.data) for f in rows.view(driver.Frame)]
         return self.blanks[copies]
 
-    def _flags(self, serial: tuple[bool, ...]) -> tuple[list[int], bool]:
+    def _flags(self, serial: tuple[bool, ...]) -> tuple[memoryview, bool]:
         """The records' flags, where one thread does those of `serial` alone, and whether it does everything alone. A loop of
         nothing else it runs by itself; of one that is shared out each thread does its share, or all do the only one together.
         """
@@ -158,4 +165,4 @@ class Template:
                 flags[start] |= own
                 flags[stop] |= own | int(RecordFlag.BARRIER | RecordFlag.MAY_FAIL)
                 end = stop
-        return flags, alone
+        return np.array(flags, np.int64).data, alone
