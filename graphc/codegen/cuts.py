@@ -153,6 +153,8 @@ class _CutCall:
         if isinstance(kernel, LoopKernel):
             if kernel.chunk:
                 raise NotCut(f"{kernel.name} reduces a whole array")
+            if kernel.block:
+                raise NotCut(f"{kernel.name} sums over its rows")
             self.axes, self.sizes = list(kernel.parallel), dict((*kernel.parallel, *kernel.reduced))
         else:
             self.axes = [*kernel.batch, (along, kernel.m if along == "m" else kernel.k)]

@@ -67,7 +67,7 @@ class _Join:
         assert isinstance(a, ContractKernel) and isinstance(b, LoopKernel)
         if a.batch or a.a.packing or a.b.packing or a.groups > 1 or a.part or a.where or a.may_fail or b.may_fail:
             raise NotJoined("the product is no plain one")
-        if b.reduced or b.phases or b.chunk or b.item_bytes != a.item_bytes:
+        if b.reduced or b.phases or b.chunk or b.block or b.item_bytes != a.item_bytes:
             raise NotJoined("the loop does more than one thing for each element")
         whole, m = self.value(self.product, a.n), self.value(self.product, a.m)
         sizes = [(name, self.value(self.loop, size)) for name, size in b.parallel]

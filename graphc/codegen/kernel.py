@@ -97,7 +97,8 @@ class Check:
 @dataclass(frozen=True)
 class Store:
     """Put `value` at `access`; with `index`, add it at `index * scale` further on (see Load), or with action "set" put it
-    there. Without a `failure`, values with an index out of range are dropped in silence.
+    there. Without a `failure`, values with an index out of range are dropped in silence. With action "sum" and no index, it is
+    added to what is there.
     """
 
     value: str
@@ -154,7 +155,9 @@ class LoopKernel:
     results are so large that stores should bypass the caches. wide: vectors side by side: that one walk over the reduced axes
     takes in, where lanes run across them; elsewhere, whose instructions alternate, so that none waits for the one before it.
     scratch: buffers of which each thread has a part of so many bytes for itself. turned: an axis; where lanes read across what
-    lies together along it, blocks of lanes x lanes elements are read along it and turned in registers.
+    lies together along it, blocks of lanes x lanes elements are read along it and turned in registers. block: with it, one work
+    item is that many points of the parallel axes, all but the last one where nothing is reduced; its number is the axis "item",
+    and it has a row of each of `sums` to itself, which starts with zeros and is added to by stores with action "sum".
     """
 
     name: str = field(compare=False)
@@ -172,6 +175,8 @@ class LoopKernel:
     wide: int = 1
     scratch: tuple[tuple[str, Int], ...] = ()
     turned: str = ""
+    block: Int = 0
+    sums: tuple[Access, ...] = ()
     may_fail: bool = False
 
     def is_turned(self, statement: Statement) -> bool:

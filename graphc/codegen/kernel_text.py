@@ -48,7 +48,8 @@ def kernel_text(kernel: Kernel) -> str:
                           *_pool_lines(kernel.pool), "}"])
     axes = ", ".join(f"{a}<{n}" for a, n in kernel.parallel) or "once"
     lines = [head + "{", f"  for {axes}:  # vectors along {kernel.vector}"
-             f"{f', turned from along {kernel.turned}' if kernel.turned else ''}"]
+             f"{f', turned from along {kernel.turned}' if kernel.turned else ''}"
+             f"{f', {kernel.block} points an item' if kernel.block else ''}"]
     lines += [f"    {_line(s)}" for s in kernel.before]
     return "\n".join([*lines, *_phase_lines(kernel.phases, kernel.reduced), "}"])
 
@@ -127,7 +128,8 @@ def _line(s: Statement) -> str:
         inside = f" where {s.where} else {s.fill}" if s.where else ""
         return f"{s.name}: {s.dtype} = {_at(s.access, s.index, s.scale)}{inside}"
     if isinstance(s, Store):
-        return f"{_at(s.access, s.index, s.scale)} {'+=' if s.index and s.action == 'add' else '='} {s.value}"
+        adds = s.action == "sum" or s.index and s.action == "add"
+        return f"{_at(s.access, s.index, s.scale)} {'+=' if adds else '='} {s.value}"
     if isinstance(s, Literal):
         return f"{s.name}: {s.dtype} = {s.value}"
     if isinstance(s, Coordinate):

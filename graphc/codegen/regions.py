@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from graphc.codegen.chains import in_parts
+from graphc.codegen.column_sums import swept
 from graphc.codegen.contractions import ContractLowering
 from graphc.codegen.control import Step, control_steps
 from graphc.codegen.convolutions import WindowLowering
@@ -84,7 +85,7 @@ class _GraphLowering:
             elif kind is not Kind.INPUT:
                 raise report(CompileError, f"{node.op.name}: the graph is not fused", [("node", node.describe())])
         kept = {*inputs, *(buffers[o] for o in graph.outputs if o in buffers)}
-        return in_parts(joined(steps, kept, self.target, few), kept), buffers
+        return swept(in_parts(joined(steps, kept, self.target, few), kept), kept), buffers
 
     def control(self, node: Node, inputs: Sequence[Buffer], results: Sequence[Buffer]) -> list[Step]:
         """The steps of a branch or a loop."""

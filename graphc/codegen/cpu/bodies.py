@@ -80,7 +80,9 @@ class Lines:
             return
         access, index = s.access, place(s.access.offset, s.access.strides)
         stride = access.stride(self.vector)
-        if stride == 0:
+        if s.action == "sum":
+            self.lines.append(f"accumulate_{access.dtype}({access.buffer}, {index}, {s.value}, mask)")
+        elif stride == 0:
             self.lines.append(f"store_lane_{access.dtype}({access.buffer}, {index}, {s.value})")
         elif stride == 1:
             mask = "None" if access.whole else "mask"

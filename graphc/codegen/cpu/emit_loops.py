@@ -9,7 +9,7 @@ from functools import partial
 from graphc.codegen.cpu.bodies import HELPERS, Body, make_body, place
 from graphc.codegen.cpu.simd_core import DTYPES, register_dtype
 from graphc.codegen.cpu.source import KernelSource, Skeleton
-from graphc.codegen.kernel import Access, Accumulator, Literal, Load, LoopKernel, Phase, Statement, Store
+from graphc.codegen.kernel import Access, Accumulator, Int, Literal, Load, LoopKernel, Phase, Statement, Store
 from graphc.codegen.statements import needed_later
 
 ROWS_IN_BLOCK = 256     # rows that are summed before the sum is added to the total, where lanes run across the rows
@@ -161,7 +161,7 @@ class _LoopEmitter:
         *outer, (axis, size) = kernel.parallel
         s.line(f"whole = {size} // {self.lanes} * {self.lanes}")
         if outer:
-            s.rows(outer)
+            self.open_rows(outer)
             self.vectors_of(axis, "0", "whole", body, wide)
             s.open(f"if whole < {size}:")
             s.line(f"{axis} = whole")
@@ -256,12 +256,43 @@ class _LoopEmitter:
             s.line(f"{buffer} = {buffer} + thread * {size}")
         results = self.row_results()
         before = self.section("before", kernel.before, results[0])
-        s.rows(kernel.parallel)
+        self.open_rows(kernel.parallel)
         s.call(before)
         for k, phase in enumerate(kernel.phases):
             self.row_pass(k, phase, "0", kernel.reduced[0][1])
             if phase.accumulators or phase.after:
                 s.call(self.after_body(k, phase, results[k + 1]))
+
+    def open_rows(self, axes: Sequence[tuple[str, Int]]) -> None:
+        """Open the loop over this thread's points of `axes`; with blocks, over its blocks, and over the points of each."""
+        kernel, s = self.kernel, self.skeleton
+        if not kernel.block:
+            s.rows(axes)
+            return
+        s.line(f"points = {' * '.join(str(size) for _, size in axes)}")
+        s.line(f"items = (points + {kernel.block} - 1) // {kernel.block}")
+        s.rows([("item", "items")])
+        for k, access in enumerate(kernel.sums):
+            self.clear(k, access)
+        s.line(f"item_start = item * {kernel.block}")
+        s.minimum("item_stop", f"item_start + {kernel.block}", "points")
+        s.rows(axes, ("item_start", "item_stop"))
+
+    def clear(self, number_: int, access: Access) -> None:
+        """Zeros in an item's row of sums."""
+        s, size = self.skeleton, access.stride("item")
+        own = Access(access.buffer, access.dtype, (("item", size), ("column", 1)))
+        statements: list[Statement] = [Literal("zero", access.dtype, 0), Store("zero", own)]
+        body = make_body(f"clear{number_}", statements, "column", [*self.integers, "column"], [], [])
+        s.bodies.append(body)
+        s.line(f"columns = {size} // {self.lanes} * {self.lanes}")
+        s.loop("column", "0", "columns", self.lanes)
+        s.call(body)
+        s.close()
+        s.open(f"if columns < {size}:")
+        s.line("column = columns")
+        s.call(body, count=f"{size} - columns")
+        s.close()
 
     def row_pass(self, k: int, phase: Phase, start: str, stop) -> None:
         """The loops over the reduced axes, the last one by vectors; the first one from `start` to `stop`."""
@@ -300,7 +331,7 @@ class _LoopEmitter:
         first one after them.
         """
         kernel, s = self.kernel, self.skeleton
-        store = next(t for t in kernel.phases[-1].body if isinstance(t, Store))
+        store = next(t for t in kernel.phases[-1].body if isinstance(t, Store) and t.action != "sum")
         before = place(store.access.offset, [(a, n) for a, n in store.access.strides if a != axis])
         s.line("head = 0")
         s.open(f"if {kernel.stream} > 0:")

@@ -17,7 +17,8 @@ def functions(t):
     """{"load_f32": ..., ...} for all dtypes."""
     table = {}
     for name, dtype in (DTYPES | HALVES).items():
-        for function in (load, store, stream, broadcast, strided, scatter_strided, gather, store_lane, prefetch, fetch, turn):
+        for function in (load, store, stream, accumulate, broadcast, strided, scatter_strided, gather, store_lane, prefetch,
+                         fetch, turn):
             table[f"{function.__name__}_{name}"] = partial(function, t, dtype)
     return table
 
@@ -87,6 +88,11 @@ def stream(t, dtype, address, index, value):
     stored = t.builder.store(value, pointer)
     stored.align = min(t.lanes * dtype.item_bytes, 64)
     stored.set_metadata("nontemporal", t.builder.module.add_metadata([I32(1)]))
+
+
+def accumulate(t, dtype, address, index, value, mask=None):
+    """Add to `lanes` consecutive elements, or to those that the mask has set."""
+    store(t, dtype, address, index, load(t, dtype, address, index, mask) + value, mask)
 
 
 def broadcast(t, dtype, address, index):

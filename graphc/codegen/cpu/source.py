@@ -69,16 +69,17 @@ class Skeleton:
         while len(self.indents) > depth:
             self.close()
 
-    def rows(self, axes: Sequence[tuple[str, object]]) -> None:
-        """Open the loop over this thread's part of all points of `axes`, and work out the coordinates."""
+    def rows(self, axes: Sequence[tuple[str, object]], part: tuple[str, str] | None = None) -> None:
+        """Open the loop over this thread's part of all points of `axes`, or over `part`, and work out the coordinates."""
         if not axes:
             return
+        count = str(axes[0][1]) if len(axes) == 1 else "rows"
+        first, last = part or (f"{count} * thread // threads", f"{count} * (thread + 1) // threads")
         if len(axes) == 1:
-            axis, size = axes[0]
-            self.loop(axis, f"{size} * thread // threads", f"{size} * (thread + 1) // threads")
+            self.loop(axes[0][0], first, last)
             return
         self.line(f"rows = {' * '.join(str(size) for _, size in axes)}")
-        self.loop("row", "rows * thread // threads", "rows * (thread + 1) // threads")
+        self.loop("row", first, last)
         self.line("rest = row")
         for axis, size in reversed(axes[1:]):
             self.line(f"{axis} = rest % {size}")
