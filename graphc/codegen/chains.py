@@ -3,13 +3,16 @@
 Softmax(Q K') V has a matrix of scores that is larger than all else. A few of its rows are computed, normalised and multiplied
 before the next ones, by the same kernels that would do all of it: they stay in the cache, and no matrix of scores is in memory.
 What else is done with these rows is done there: the gradients, too, where they wait for nothing else. Those by keys and values
-sum over the rows; they are added up part by part. What others need goes to memory from there.
+sum over the rows; they are added up part by part. What others need goes to memory from there; long rows that only another such
+loop needs, such as that of gradients which wait for the loss, are computed there again (`again`).
 """
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
+from graphc.codegen.again import is_made_again, makers
 from graphc.codegen.control import Loop, Part, Row, Shares, Step, with_buffers
 from graphc.codegen.copies import copy_call, fill_call, stand_in
 from graphc.codegen.cuts import OWN_WORDS, Cut, Known, NotCut, Steps, View, cut_call, cut_calls, own_parts, part_size
@@ -23,6 +26,7 @@ from graphc.passes.regions import Source, contiguous
 
 PART_BYTES = 768 << 10      # of all matrices in a part: they stay in a core's second cache
 MOST_ROWS = 128             # of it in a part: enough for packing what they are multiplied with to be cheap
+LONG = 1 << 12              # an unknown number of rows, beside known sizes
 LEADS = 2                   # axes before that of the rows which an iteration has one place of
 GROUPS = 16                 # loops that are shared out, at least, where products sum over rows: for so many threads
 
@@ -33,22 +37,26 @@ def in_parts(steps: Sequence[Step], kept: Collection[Buffer]) -> list[Step]:
     found = list(steps)
     links = _Links(found, kept)
     for last in steps:
-        if not isinstance(last, Call) or not isinstance(last.kernel, ContractKernel) or last not in found:
-            continue
-        for weights in last.buffers if _is_wider(_length(last), last.size(last.kernel.n)) else ():
-            calls = links.chain(last, weights)
-            if calls and all(_is_wider(_length(last), _length(c)) for c in calls if c is not last):
-                try:
-                    chain = _Chain(calls, weights, links)
-                    taken = [*chain.calls, *chain.sums]
-                    made = chain.steps()
-                except NotCut:
-                    continue
-                at = found.index(last)
-                found = [s for s in (*found[:at], *made, *found[at:]) if s not in taken]
+        for chain in _chains(last, links) if last in found else ():
+            made = _made(chain, links)
+            if made:
+                taken = {call for c in made for call in c.taken}
+                instead: dict[Step, list[Step]] = {c.last: steps for c, steps in made.items()}
+                found = [s for step in found for s in instead.get(step, [] if step in taken else [step])]
                 links = _Links(found, kept)
                 break
     return found
+
+
+def _chains(last: Step, links: _Links, matrices: Collection[Buffer] = ()) -> Iterator[_Chain]:
+    """The chains that end with a product, with what takes these matrices besides."""
+    if not isinstance(last, Call) or not isinstance(last.kernel, ContractKernel):
+        return
+    for weights in last.buffers if _is_wider(_length(last), last.size(last.kernel.n)) else ():
+        calls = links.chain(last, weights)
+        if calls and all(_is_wider(_length(last), _length(c)) for c in calls if c is not last):
+            with suppress(NotCut):
+                yield _Chain(calls, weights, links, matrices)
 
 
 def _length(call: Call) -> Size:
@@ -59,6 +67,39 @@ def _length(call: Call) -> Size:
 def _is_wider(size: Size, other: Size) -> bool:
     """Whether a matrix of rows of `size` is worth keeping out of memory beside one of rows of `other`."""
     return not isinstance(size, int) or isinstance(other, int) and size > other
+
+
+def _made(chain: _Chain, links: _Links) -> dict[_Chain, list[Step]]:
+    """A chain and its steps; with them a later one that makes again what this one would have to keep in memory for it."""
+    made: dict[_Chain, list[Step]] = {}
+    stored = chain.stored(links)
+    later = _later(chain, stored, links) if stored else None
+    if later is not None:
+        with suppress(NotCut):
+            made[later] = later.steps()
+            chain.inside |= stored
+    with suppress(NotCut):
+        made[chain] = chain.steps()
+    return made
+
+
+def _later(chain: _Chain, stored: Collection[Buffer], links: _Links) -> _Chain | None:
+    """The later chain in which all is that takes the stored matrices of this one, now with what makes them; None where there
+    is none, or they are better stored.
+    """
+    calls = makers(chain.calls, stored)
+    terms = [_length(c) for c in calls if isinstance(c.kernel, ContractKernel)]
+    readers = {r for b in stored for r in links.readers[b] if r not in chain.taken}
+    near = {b for r in readers for s in (r, *(n for b in r.writes for n in links.readers.get(b, ()))) for b in s.writes}
+    end = max(map(links.steps.index, chain.taken))
+    for last in links.steps[end + 1:]:
+        for later in _chains(last, links, stored) if last.reads & near else ():
+            if readers <= {*later.taken} and min(map(links.steps.index, later.taken)) > end:
+                if not is_made_again(stored, _length(chain.last), terms):
+                    return None
+                later.begin_with(calls)
+                return later
+    return None
 
 
 class _Links:
@@ -127,16 +168,16 @@ class _Links:
 
 
 class _Chain:
-    def __init__(self, calls: Sequence[Call], weights: Buffer, links: _Links):
-        self.calls, self.weights = list(calls), weights
-        kernel = calls[-1].kernel
+    def __init__(self, calls: Sequence[Call], weights: Buffer, links: _Links, matrices: Collection[Buffer]):
+        self.calls, self.weights, self.last = list(calls), weights, calls[-1]
+        kernel = self.last.kernel
         assert isinstance(kernel, ContractKernel)
         axes = [calls[-1].size(n) for _, n in (*kernel.batch, ("m", kernel.m))]
         self.axes = tuple(n for n in axes if n != 1)
         if not 1 <= len(self.axes) <= LEADS + 1:
             raise NotCut("too many axes")
         bytes_ = weights.bytes
-        matrices = {b for c in calls[:-1] for b in c.reads | c.writes if typical(b.bytes) >= typical(bytes_)}
+        matrices = {*matrices, *(b for c in calls[:-1] for b in c.reads | c.writes if self.is_matrix(b))}
         if isinstance(bytes_, int) and bytes_ * 3 <= PART_BYTES:
             raise NotCut("the matrix is small")
         self.sums: list[Call] = []
@@ -147,8 +188,25 @@ class _Chain:
         most = PART_BYTES // max(1, row_bytes * count) if isinstance(row_bytes, int) else MOST_ROWS // 2
         self.most = max(1, min(MOST_ROWS, most))
         everything = [*self.calls, *self.sums]
+        self.taken = everything
         self.inside = {b for c in self.calls for b in c.writes if links.is_for(b, everything)}
         self.panels = {b for c in everything for b in c.buffers if b.per_thread}
+
+    def stored(self, links: _Links) -> set[Buffer]:
+        """Matrices that go to memory for nobody but calls that come later."""
+        return {b for c in self.calls for b in c.writes - self.inside if b not in links.kept and self.is_matrix(b)}
+
+    def is_matrix(self, buffer: Buffer) -> bool:
+        """Whether a buffer is as large as the weights, which are long in two directions where sizes are unknown."""
+        return typical(buffer.bytes, LONG) >= typical(self.weights.bytes, LONG)
+
+    def begin_with(self, calls: Sequence[Call]) -> None:
+        """Make again what these calls, of an earlier chain, have made, instead of reading it."""
+        new = {b: Buffer(b.name, b.bytes, per_thread=b.per_thread) for c in calls for b in c.writes}
+        self.calls = [c for c in with_buffers([*calls, *self.calls], new) if isinstance(c, Call)]
+        self.sums = [c for c in with_buffers(self.sums, new) if isinstance(c, Call)]
+        self.inside |= set(new.values())
+        self.panels |= {b for b in new.values() if b.per_thread}
 
     def known(self) -> Known:
         return Known({}, {b for c in self.calls for b in c.writes}, set(), {}, self.tables, self.before)
@@ -171,7 +229,7 @@ class _Chain:
                     self.sums.append(call)
                 else:
                     self.calls.append(call)
-                    matrices = {*matrices, *(b for b in call.writes if typical(b.bytes) >= typical(self.weights.bytes))}
+                    matrices = {*matrices, *filter(self.is_matrix, call.writes)}
                     break       # others may have to wait for this one
         self.calls.sort(key=links.steps.index)
         return matrices
@@ -194,8 +252,8 @@ class _Chain:
         copies: list[Step] = []
         made = {b for c in self.calls for b in c.writes}
         for k, call in enumerate(self.calls):
-            if not call.reads & made:
-                before, self.calls[k] = in_order(call)
+            if isinstance(call.kernel, ContractKernel):
+                before, self.calls[k] = in_order(call, made)
                 copies += before
         if self.sums:
             return [*copies, *self.summing()]
@@ -205,15 +263,22 @@ class _Chain:
         parts = {b: self.part(b, steps, cut.part) for b, steps in self.moved(known)}
         return [*self.before, *copies, self.shared(cut.count, with_buffers(calls, self.mapping(parts)), parts)]
 
-    def scores(self) -> Buffer | None:
-        """A matrix in whose memory the weights may be made, where both are only needed here."""
-        middle = next(c for c in self.calls if self.weights in c.writes)
-        others = {b for c in (*self.calls, *self.sums) if c is not middle for b in c.reads}
-        made = {b for c in self.calls if c is not middle for b in c.writes}
-        free = (b for b in middle.buffers if b in made & self.inside - others and b.bytes == self.weights.bytes)
-        return next((b for b in free if self.fits_in_place(middle, b)), None) if self.weights in self.inside else None
+    def places(self) -> dict[Buffer, Buffer]:
+        """Matrices that are only needed here -> those in whose memory they may be made."""
+        found: dict[Buffer, Buffer] = {}
+        for call in self.calls:
+            mine = self.inside - self.panels
+            others = {b for c in (*self.calls, *self.sums) if c is not call for b in c.reads} | set(found.values())
+            made = {b for c in self.calls if c is not call for b in c.writes}
+            for matrix in [b for b in call.buffers if b in call.writes & mine and isinstance(call.kernel, LoopKernel)]:
+                free = (b for b in call.buffers if b in made & mine - others and b.bytes == matrix.bytes)
+                scores = next((b for b in free if self.fits_in_place(call, matrix, b)), None)
+                if scores is not None:
+                    found[matrix] = found.get(scores, scores)
+                    others.add(scores)
+        return found
 
-    def fits_in_place(self, call: Call, scores: Buffer) -> bool:
+    def fits_in_place(self, call: Call, weights: Buffer, scores: Buffer) -> bool:
         """Whether the weights may be made in the memory of the scores: once a weight, or what becomes one, is stored, the
         score at the same place is not looked at any more.
         """
@@ -223,11 +288,11 @@ class _Chain:
             for statement in section:
                 if isinstance(statement, Load | Store):
                     buffer = call.buffers[kernel.buffers.index(statement.access.buffer)]
-                    if buffer in (scores, self.weights):
+                    if buffer in (scores, weights):
                         form.add((statement.access.strides, statement.access.offset, statement.access.dtype))
                     if stored and buffer is scores:
                         return False
-                    stored |= buffer is self.weights and isinstance(statement, Store)
+                    stored |= buffer is weights and isinstance(statement, Store)
         return len(form) == 1
 
     def cut(self, cut: Cut) -> tuple[list[Call], Known]:
@@ -244,8 +309,7 @@ class _Chain:
                 if b not in self.inside | self.panels and (any(s != 0 for s in steps) or isinstance(b, View))]
 
     def mapping(self, parts: Mapping[Buffer, Buffer]) -> dict[Buffer, Buffer]:
-        scores = self.scores()
-        return {**parts} if scores is None else {**parts, self.weights: scores}
+        return {**parts, **self.places()}
 
     def part(self, buffer: Buffer, steps: Steps, rows: Size) -> Part:
         """The part of a buffer that an iteration works on: so many rows."""
@@ -313,8 +377,10 @@ def _require_rows(buffers: Collection[Buffer], known: Known) -> None:
         raise NotCut("a result is not made row by row")
 
 
-def in_order(call: Call) -> tuple[list[Call], Call]:
-    """The product with its second operand in the order in which it is packed: each part packs it again. Before it, a copy."""
+def in_order(call: Call, parts: Collection[Buffer]) -> tuple[list[Call], Call]:
+    """The product with its second operand in the order in which it is packed: each part packs it again. Before it, a copy, if
+    the operand is none of the buffers that are made in parts.
+    """
     kernel = call.kernel
     assert isinstance(kernel, ContractKernel)
     packing = kernel.b.packing
@@ -326,11 +392,12 @@ def in_order(call: Call) -> tuple[list[Call], Call]:
     def value(number: Int) -> Size:
         return values[number] if isinstance(number, str) else number
     access = load.access
-    if value(access.stride("n")) == 1:
+    read = call.buffers[kernel.buffers.index(access.buffer)]
+    if value(access.stride("n")) == 1 or read in parts:
         return [], call
     axes = [(name, size) for name, size in (*kernel.batch, ("k", kernel.k), ("n", kernel.n)) if value(access.stride(name)) != 0]
     type_ = TensorType(BY_SHORT[access.dtype], tuple(value(size) for _, size in axes))
-    read, copied = call.buffers[kernel.buffers.index(access.buffer)], Buffer(f"{kernel.name}_across", type_.bytes)
+    copied = Buffer(f"{kernel.name}_across", type_.bytes)
     source = Source(stand_in(type_), tuple(value(access.stride(name)) for name, _ in axes), value(access.offset))
     copy = copy_call("copy", stand_in(type_), source, read, copied, line=call.location)
     names, sizes = list(kernel.sizes), list(call.sizes)

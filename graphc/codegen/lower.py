@@ -134,6 +134,6 @@ class Parameters:
                     tuple(self.failures), **details)
 
 
-def typical(size: Size) -> int:
-    """A guess of a size."""
-    return size if isinstance(size, int) else int(dims.substitute(size, dict.fromkeys(dims.names(size), TYPICAL)))
+def typical(size: Size, dim: int = TYPICAL) -> int:
+    """A guess of a size, where unknown dims are taken to be `dim`."""
+    return size if isinstance(size, int) else int(dims.substitute(size, dict.fromkeys(dims.names(size), dim)))

@@ -9,6 +9,7 @@ from graphc.functions.linalg import matmul, tensordot
 from graphc.functions.random import dropout
 from graphc.initializers import zeros_initializer
 from graphc.ir.node import Node, as_node
+from graphc.ir.types import int32
 from graphc.ops import compare, composite, elementwise
 from graphc.ops.index import iota
 from graphc.ops.movement import reshape_to, transpose_to
@@ -26,16 +27,21 @@ def masked_softmax(logits, mask=None, axis=-1, name=None) -> Node:
     logits = as_node(logits)
     composite.require_floats("masked_softmax", logits=logits)
     axes = composite.axes_of(logits, axis, "masked_softmax")
-    if mask is not None:
-        mask = as_node(mask, None, "masked_softmax")
-        logits = compare.where(mask, logits, -math.inf)
-    return elementwise.identity(_weights(logits, axes=axes, mask=mask), name=name)
+    masks = [] if mask is None else [as_node(mask, None, "masked_softmax")]
+    return elementwise.identity(_weights(_where_all(masks, logits, -math.inf), axes=axes, masks=masks), name=name)
+
+
+def _where_all(masks, x, other):
+    """x where all masks are true. None of them, nor what they are together, need be in memory: a matrix of their own."""
+    for mask in masks:
+        x = compare.where(mask, x, other)
+    return x
 
 
 @custom_gradient
-def _weights(logits, axes, mask):
-    """The softmax, whose gradient needs nothing but the result. A row of minus infinities is all 0. Where `mask` is false,
-    logits are minus infinity: nobody takes the gradient by those weights, so that it need not be computed.
+def _weights(logits, axes, masks):
+    """The softmax, whose gradient needs nothing but the result. A row of minus infinities is all 0. Where one of the masks is
+    false, logits are minus infinity: nobody takes the gradient by those weights, so that it need not be computed.
     """
     shape = tuple(logits.type.shape)
     top = elementwise.stop_gradient(reduce_max(logits, axes=axes))
@@ -46,8 +52,7 @@ def _weights(logits, axes, mask):
     weights = powers * composite.keep(1 / total, shape, axes)
 
     def gradient(dy):
-        dy = dy if mask is None else compare.where(mask, dy, 0)
-        part = dy * weights     # one matrix of this size, where weights * (dy - sum) would need two
+        part = _where_all(masks, dy, 0) * weights     # one matrix of this size, where weights * (dy - sum) would need two
         return part - weights * composite.keep(reduce_sum(part, axes=axes), shape, axes)
     return weights, gradient
 
@@ -81,11 +86,13 @@ def scaled_dot_product_attention(query, key, value, mask=None, causal=False, sca
             products, mask = products + mask, None
         elif not mask.dtype.is_bool:
             raise report(DTypeError, f"{what}: the mask must be bool or float", [("mask", mask.describe())])
-    if causal:
-        places = tuple(products.type.shape[-2:])
-        earlier = compare.greater_equal(iota(shape=places, axis=0), iota(shape=places, axis=1))
-        mask = earlier if mask is None else compare.logical_and(mask, earlier)
-    weights = masked_softmax(products, mask)
+    masks = [] if mask is None else [mask]
+    if causal:      # first, and of the shape of the products: so it is found out again where it is needed, and never stored
+        shape = tuple(products.type.shape)
+        places = [iota(shape=shape, axis=axis, dtype=int32) for axis in (len(shape) - 2, len(shape) - 1)]
+        masks.insert(0, compare.greater_equal(*places))
+    logits = _where_all(masks, products, -math.inf)
+    weights = _weights(logits, axes=(logits.type.rank - 1,), masks=masks)
     if dropout_rate:
         weights = dropout(weights, rate=dropout_rate, seed=seed)
     return matmul(weights, value, name=name)
