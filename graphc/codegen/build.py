@@ -66,12 +66,13 @@ def emit(kernel: Kernel):
     from graphc.codegen.cpu.emit_loops import emit_loops
     from graphc.codegen.cpu.emit_recurrence import emit_recurrence
     from graphc.codegen.cpu.emit_routine import emit_routine
+    from graphc.codegen.cpu.emit_together import emit_together
     from graphc.codegen.cpu.emit_windows import emit_windows
     if isinstance(kernel, RecurrenceKernel):
         return emit_recurrence(kernel)
     lanes = cpu_target().vector_bytes // kernel.item_bytes
     if isinstance(kernel, LoopKernel):
-        return emit_loops(kernel, lanes)
+        return emit_together(kernel, lanes) if kernel.together else emit_loops(kernel, lanes)
     if isinstance(kernel, WindowKernel):
         return emit_windows(kernel, lanes)
     return emit_contract(kernel, lanes) if isinstance(kernel, ContractKernel) else emit_routine(kernel, lanes)

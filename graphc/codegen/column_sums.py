@@ -102,7 +102,9 @@ class _Sweep:
     def matched(self) -> tuple[dict[str, str], dict[str, str]]:
         """Axes of the sums' kernel -> axes of the host: those that are summed, and the others."""
         a, b = self.kernel, self.column_kernel
-        if a.turned or a.item_bytes != b.item_bytes or a.reduced and a.vector != a.reduced[-1][0] or \
+        if a.turned or a.together and len(a.parallel) > 1:
+            raise NotSwept("other items")
+        if a.item_bytes != b.item_bytes or a.reduced and a.vector != a.reduced[-1][0] or \
                 not a.reduced and a.vector != a.parallel[-1][0] or \
                 sum(1 for k in (a, b) for _ in statements(k)) > MOST_STATEMENTS:
             raise NotSwept("other lanes")

@@ -158,6 +158,9 @@ class LoopKernel:
     lies together along it, blocks of lanes x lanes elements are read along it and turned in registers. block: with it, one work
     item is that many points of the parallel axes, all but the last one where nothing is reduced; its number is the axis "item",
     and it has a row of each of `sums` to itself, which starts with zeros and is added to by stores with action "sum".
+    together: lanes run along a reduced axis, but where something is computed once for each row, they run along the last
+    parallel one: a pass is made over as many rows as there are lanes, then what follows is computed for all of them at once.
+    "slot" is the number of a row among these.
     """
 
     name: str = field(compare=False)
@@ -177,6 +180,7 @@ class LoopKernel:
     turned: str = ""
     block: Int = 0
     sums: tuple[Access, ...] = ()
+    together: bool = False
     may_fail: bool = False
 
     def is_turned(self, statement: Statement) -> bool:

@@ -49,7 +49,8 @@ def kernel_text(kernel: Kernel) -> str:
     axes = ", ".join(f"{a}<{n}" for a, n in kernel.parallel) or "once"
     lines = [head + "{", f"  for {axes}:  # vectors along {kernel.vector}"
              f"{f', turned from along {kernel.turned}' if kernel.turned else ''}"
-             f"{f', {kernel.block} points an item' if kernel.block else ''}"]
+             f"{f', {kernel.block} points an item' if kernel.block else ''}"
+             f"{f', of what follows along {kernel.parallel[-1][0]}' if kernel.together else ''}"]
     lines += [f"    {_line(s)}" for s in kernel.before]
     return "\n".join([*lines, *_phase_lines(kernel.phases, kernel.reduced), "}"])
 

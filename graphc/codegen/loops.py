@@ -30,6 +30,9 @@ MANY_COLUMNS = 64       # for each vector that is walked down with others
 WIDE_STATEMENTS = 80    # of a body that is written several times
 WIDE_SUMS = 3           # of a pass
 MANY_STATEMENTS = 80    # of which not two fit side by side
+SHORT_ROW = 128         # elements of which so many rows as a vector has lanes stay in the first cache
+ROWS = 16               # the most lanes
+FEW_ROWS = 4            # that would leave most lanes empty
 ABREAST = 4             # vectors that are computed at once, where each is a long chain of instructions
 PLAIN = {Kind.ELEMENTWISE, Kind.REDUCE, Kind.INDEX}
 UNROLLED = 4            # a reduced axis of so few places, as that of a pooling window, is written out
@@ -122,7 +125,8 @@ class LoopLowering:
             sizes_p = (("p0", 1),)
         vector = (sizes_r if along else sizes_p)[-1][0]
         writer = Writer(self.region, self.buffers, parameters, self.strides(parameters, parallel, reduced))
-        scratch = self.keep_values(writer, along)
+        together = along and self.are_together()
+        scratch = self.keep_values(writer, along, together)
         before = writer.section(self.row_targets(0))
         phases = tuple(self.phase(writer, k, vector) for k in range(self.phase_count()))
         if along and parallel:
@@ -136,10 +140,12 @@ class LoopLowering:
                             tuple(before), phases, item_bytes(before, phases),
                             blocked=any(p.accumulators for p in phases) and not self.short_rows(), stream=stream,
                             wide=self.width(before, phases) if sizes_r and not along else self.abreast(before, phases, vector),
-                            scratch=scratch, may_fail=bool(parameters.failures))
+                            scratch=scratch, together=together, may_fail=bool(parameters.failures))
         kernel = replace(kernel, turned=self.turned(kernel))
         across = TURNED if kernel.turned else ACROSS
-        return parameters.call(kernel, serial=not parallel, operations=elements * self.cost(across), location=self.line)
+        work = self.row_cost() * dims.product(self.region.sizes[a] for a in self.region.parallel) if together else 0
+        return parameters.call(kernel, serial=not parallel, operations=elements * self.cost(across, together) + work,
+                               location=self.line)
 
     def turned(self, kernel: LoopKernel) -> str:
         """The axis along which most of what lanes read across lies together, if blocks of it are worth turning."""
@@ -151,7 +157,20 @@ class LoopLowering:
         best = max(votes, key=lambda a: votes[a], default="")
         return best if votes.get(best) and (isinstance(length, str) or length >= BLOCK_EDGE) else ""
 
-    def keep_values(self, writer: Writer, along: bool) -> tuple[tuple[str, Int], ...]:
+    def are_together(self) -> bool:
+        """Whether rows are reduced as many at a time as there are lanes: where they are short and something dear, such as a
+        logarithm, follows for each, which would be computed in one lane.
+        """
+        region, parallel = self.region, self.order[0]
+        rows = dims.product(region.sizes[a] for a in parallel[-1]) if parallel else 1
+        return _surely_small(dims.product(region.sizes[a] for a in region.reduced), SHORT_ROW) and self.row_cost() >= DEAR \
+            and not _surely_small(rows, FEW_ROWS - 1)
+
+    def row_cost(self) -> int:
+        """About how many vector instructions what is computed once for each row costs."""
+        return sum(n.op.rule.cost for n in self.region.nodes if n.op.kind is Kind.ELEMENTWISE and self.region.is_row(n))
+
+    def keep_values(self, writer: Writer, along: bool, together: bool) -> tuple[tuple[str, Int], ...]:
         """Let dear values that are needed again in the last pass over the reduced axes wait for it: a row's powers for the end
         of its softmax. Where lanes run along the row they wait in scratch memory, of which this gives (name, bytes of a
         thread); else in the memory of outputs that are stored in that pass. Only where a row surely stays in the caches.
@@ -169,9 +188,11 @@ class LoopLowering:
         _, groups = self.order
         sizes = [dims.product(region.sizes[a] for a in g) for g in groups]
         strides = tuple((f"r{k}", writer.parameters.size(s)) for k, s in enumerate(contiguous(sizes)))
+        if together:
+            strides = (("slot", writer.parameters.size(row)), *strides)
         found = []
         for node in kept:
-            each = dims.floordiv(row * node.type.dtype.size + ALIGNMENT - 1, ALIGNMENT) * ALIGNMENT
+            each = dims.floordiv(row * (ROWS if together else 1) * node.type.dtype.size + ALIGNMENT - 1, ALIGNMENT) * ALIGNMENT
             access = writer.scratch(Buffer(f"{self.name}_row", each, per_thread=True), node.type.dtype.short, strides)
             writer.keep[node] = access
             found.append((access.buffer, writer.parameters.size(each)))
@@ -233,13 +254,16 @@ class LoopLowering:
             not any(a.arg for p in phases for a in p.accumulators)
         return ABREAST if dear and plain and not few and len(body) <= MANY_STATEMENTS else 1
 
-    def cost(self, each: int = ACROSS) -> int:
-        """About how many vector instructions a point of the domain costs; what lanes read across costs `each`."""
+    def cost(self, each: int = ACROSS, together: bool = False) -> int:
+        """About how many vector instructions a point of the domain costs; what lanes read across costs `each`. together:
+        without what is computed once for each row.
+        """
         region = self.region
         last = self.reduced_axes()[-1] if self.along_reduced() else region.parallel[-1] if region.parallel else None
         across = sum(last is not None and spread(region, s.strides, region.placement[n])[last] not in (0, 1)
                      for n, s in region.loads.items() if n in region.placement)
-        return (sum(n.op.rule.cost if n.op.kind is Kind.ELEMENTWISE else 1 for n in region.nodes) or 1) + each * across
+        nodes = [n for n in region.nodes if not (together and region.is_row(n) and not region.reduces(n))]
+        return (sum(n.op.rule.cost if n.op.kind is Kind.ELEMENTWISE else 1 for n in nodes) or 1) + each * across
 
     def stream_flag(self, elements: Size) -> Size:
         """A size that is 0 as long as the results are small."""

@@ -3,13 +3,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
 
+from graphc.codegen.cpu.blocks import from_blocks, with_rooms
 from graphc.codegen.cpu.bodies import HELPERS, Body, make_body, place
-from graphc.codegen.cpu.simd_core import DTYPES, register_dtype
+from graphc.codegen.cpu.simd_core import register_dtype
 from graphc.codegen.cpu.source import KernelSource, Skeleton
-from graphc.codegen.kernel import Access, Accumulator, Int, Literal, Load, LoopKernel, Phase, Statement, Store
+from graphc.codegen.kernel import Access, Accumulator, Int, Literal, LoopKernel, Phase, Statement, Store, uses
 from graphc.codegen.statements import needed_later
 
 ROWS_IN_BLOCK = 256     # rows that are summed before the sum is added to the total, where lanes run across the rows
@@ -18,10 +17,12 @@ ITEMS_IN_BLOCK = 4096   # the same where lanes run along them
 
 def emit_loops(kernel: LoopKernel, lanes: int) -> KernelSource:
     """The source of a loop kernel for vectors of `lanes` elements."""
-    return _LoopEmitter(kernel, lanes).emit()
+    return LoopEmitter(kernel, lanes).emit()
 
 
-class _LoopEmitter:
+class LoopEmitter:
+    """Writes the skeleton of a kernel and its bodies."""
+
     def __init__(self, kernel: LoopKernel, lanes: int):
         self.kernel, self.lanes = kernel, lanes
         self.along = any(kernel.vector == a for a, _ in kernel.reduced)
@@ -34,7 +35,7 @@ class _LoopEmitter:
         axes = [a for a, _ in (*kernel.parallel, *kernel.reduced)] + ["item"]
         self.integers = [*axes, *kernel.buffers, *kernel.sizes, "error", "record"]
         self.vectors = list(self.dtypes)
-        self.rooms: dict[str, int] = {}     # the intrinsic that makes one -> bytes of an element
+        self.rooms: dict[str, int] = {}     # the intrinsic that makes one -> its bytes
 
     def all_statements(self) -> list[Statement]:
         found = list(self.kernel.before)
@@ -52,24 +53,23 @@ class _LoopEmitter:
             self.rows()
         else:
             self.columns()
-        source = self.skeleton.source(HELPERS)
-        for name, item in self.rooms.items():
-            source.tiles[name] = partial(_room, self.lanes * self.lanes * item)
-        return source
+        return with_rooms(self.skeleton.source(HELPERS), self.rooms)
 
     # bodies ------------------------------------------------------------------------------------------------------------
 
     def literals(self, statements) -> list[Statement]:
         """Literals of other sections that these statements take: they are written again, at no cost."""
         known = {s.name for s in statements if getattr(s, "name", "")}
-        wanted = {u for s in statements for u in _uses(s)} - known
+        wanted = {u for s in statements for u in taken_by(s)} - known
         found = {s.name: s for s in self.all_statements() if isinstance(s, Literal) and s.name in wanted}
         return list(found.values())
 
     def section(self, name: str, statements, results=(), first=(), last=(), masked=True, extra=(),
-                wide: int = 1) -> Body:
+                wide: int = 1, hidden=()) -> Body:
+        """The body of these statements. hidden: values that do not come from outside."""
         statements = [*self.literals([*statements, *extra]), *statements]
-        body = make_body(name, statements, self.kernel.vector, self.integers, self.vectors,
+        vectors = [v for v in self.vectors if v not in hidden]
+        body = make_body(name, statements, self.kernel.vector, self.integers, vectors,
                          [(r, self.dtypes[r]) for r in results], first, last, masked, wide)
         self.skeleton.bodies.append(body)
         return body
@@ -78,7 +78,7 @@ class _LoopEmitter:
         """What each row section (before, after phase 0, ...) hands on to later sections."""
         sections: list = [self.kernel.before]
         for phase in self.kernel.phases:
-            uses_of_accumulators = [_Use(a.value) for a in phase.accumulators]
+            uses_of_accumulators = [Use(a.value) for a in phase.accumulators]
             sections += [[*phase.body, *uses_of_accumulators], phase.after]
         later = needed_later(sections)
         literal = {s.name for s in self.all_statements() if isinstance(s, Literal)}
@@ -86,7 +86,7 @@ class _LoopEmitter:
         for k, section in enumerate(later):
             if k % 2 == 0:
                 accumulators = self.accumulator_names(self.kernel.phases[k // 2 - 1]) if k else []
-                taken = {u for s in sections[k + 1:] for statement in s for u in _uses(statement)}
+                taken = {u for s in sections[k + 1:] for statement in s for u in taken_by(statement)}
                 result.append([n for n in [*section, *(a for a in accumulators if a in taken)] if n not in literal])
         return result
 
@@ -115,7 +115,7 @@ class _LoopEmitter:
     def phase_body(self, number_: int, phase: Phase) -> Body:
         names = self.accumulator_names(phase)
         return self.section(f"phase{number_}", phase.body, names, last=self.combine_lines(phase, self.along),
-                            extra=[_Use(a.value) for a in phase.accumulators])
+                            extra=[Use(a.value) for a in phase.accumulators])
 
     def wide_body(self, number_: int, phase: Phase) -> Body | None:
         """The body of a phase on several vectors at once, if the kernel wants it."""
@@ -123,7 +123,7 @@ class _LoopEmitter:
             return None
         return self.section(f"wide{number_}", phase.body, self.accumulator_names(phase), masked=False, wide=self.kernel.wide,
                             last=self.combine_lines(phase, False, self.kernel.wide),
-                            extra=[_Use(a.value) for a in phase.accumulators])
+                            extra=[Use(a.value) for a in phase.accumulators])
 
     def join_body(self, number_: int, phase: Phase) -> Body:
         """Adds the accumulators of a block, called `<name>_block`, to the totals."""
@@ -178,18 +178,11 @@ class _LoopEmitter:
         """Lanes read across: blocks of lanes x lanes elements are turned into a room on the stack, and read from there."""
         kernel, s, lanes = self.kernel, self.skeleton, self.lanes
         (axis, size), (turned, length) = kernel.parallel[-1], next(x for x in kernel.parallel if x[0] == kernel.turned)
-        taken, body = [], []
-        for statement in kernel.before:
-            if isinstance(statement, Load) and kernel.is_turned(statement):
-                room, access = f"room{len(taken)}", statement.access
-                taken.append((room, access))
-                at = Access(room, register_dtype(access.dtype), ((turned, lanes), (axis, 1)), whole=True)
-                statement = replace(statement, access=at)
-            body.append(statement)
-        self.integers += [room for room, _ in taken]
-        each, fill = self.section("each", body), self.turning_body(taken)
-        for room, _ in taken:
-            s.line(f"{room}_start = {room}_made()")
+        statements, blocks = from_blocks(kernel.before, kernel.is_turned, axis, turned, lanes)
+        self.integers += blocks.names
+        each, fill = self.section("each", statements), blocks.body("turn", self.integers)
+        s.bodies.append(fill)
+        blocks.make(s)
         s.line(f"blocks = ({length} + {lanes - 1}) // {lanes}")
         s.line(f"columns = ({size} + {lanes - 1}) // {lanes}")
         s.rows([*(x for x in kernel.parallel[:-1] if x[0] != turned), ("block", "blocks"), ("column", "columns")])
@@ -197,8 +190,7 @@ class _LoopEmitter:
         s.line(f"{turned} = block * {lanes}")
         s.line(f"across = {size} - {axis}")
         s.minimum("along", f"{length} - {turned}", str(lanes))
-        for room, access in taken:
-            s.line(f"{room} = {room}_start - {_width(access)} * ({turned} * {lanes} + {axis})")
+        blocks.locate(s)
         s.line(f"stop = {turned} + along")
         for start, count in ((f"if across >= {lanes} and along == {lanes}:", None), ("else:", "across")):
             s.open(start)
@@ -207,17 +199,7 @@ class _LoopEmitter:
             s.call(each, count=count)
             s.close()
             s.close()
-        self.rooms = {f"{room}_made": _width(access) for room, access in taken}
-
-    def turning_body(self, taken: Sequence[tuple[str, Access]]) -> Body:
-        """What reads and turns a block for each of these loads."""
-        lines = [f"turn_{a.dtype}({a.buffer}, {place(a.offset, a.strides)}, {a.stride(self.kernel.vector)}, {room}_start, "
-                 "along, count)" for room, a in taken]
-        known = [*self.integers, *(f"{room}_start" for room, _ in taken), "along", "count"]
-        words = set(re.findall(r"\w+", " ".join(lines)))
-        body = Body("turn", lines, [], [], [name for name in known if name in words])
-        self.skeleton.bodies.append(body)
-        return body
+        self.rooms = blocks.rooms
 
     def vectors_of(self, axis: str, first: str, last: str, body: Body, wide: Body | None, suffix: str = "",
                    streams: bool = True) -> None:
@@ -265,10 +247,15 @@ class _LoopEmitter:
 
     def open_rows(self, axes: Sequence[tuple[str, Int]]) -> None:
         """Open the loop over this thread's points of `axes`; with blocks, over its blocks, and over the points of each."""
-        kernel, s = self.kernel, self.skeleton
-        if not kernel.block:
-            s.rows(axes)
+        if not self.kernel.block:
+            self.skeleton.rows(axes)
             return
+        self.open_blocks(axes)
+        self.skeleton.rows(axes, ("item_start", "item_stop"))
+
+    def open_blocks(self, axes: Sequence[tuple[str, Int]]) -> None:
+        """Open the loop over this thread's blocks, each from point `item_start` to `item_stop`."""
+        kernel, s = self.kernel, self.skeleton
         s.line(f"points = {' * '.join(str(size) for _, size in axes)}")
         s.line(f"items = (points + {kernel.block} - 1) // {kernel.block}")
         s.rows([("item", "items")])
@@ -276,7 +263,6 @@ class _LoopEmitter:
             self.clear(k, access)
         s.line(f"item_start = item * {kernel.block}")
         s.minimum("item_stop", f"item_start + {kernel.block}", "points")
-        s.rows(axes, ("item_start", "item_stop"))
 
     def clear(self, number_: int, access: Access) -> None:
         """Zeros in an item's row of sums."""
@@ -411,7 +397,7 @@ class _LoopEmitter:
         s.call(self.after_body(0, phase, ()))
 
 
-class _Use:
+class Use:
     """Says that a section takes a value."""
 
     name = ""
@@ -420,9 +406,9 @@ class _Use:
         self.value = value
 
 
-def _uses(statement) -> tuple[str, ...]:
-    from graphc.codegen.kernel import uses
-    return (statement.value,) if isinstance(statement, _Use) else uses(statement)
+def taken_by(statement) -> tuple[str, ...]:
+    """The names of values that a statement, or a section by `Use`, takes."""
+    return (statement.value,) if isinstance(statement, Use) else uses(statement)
 
 
 def _combined_parts(a: Accumulator, parts: int) -> list[str]:
@@ -443,26 +429,3 @@ def _streamed(body: Body) -> Body | None:
     if lines == body.lines:
         return None
     return Body(f"{body.name}_stream", lines, body.results, body.vectors, body.parameters, body.wide)
-
-
-
-
-def _width(access: Access) -> int:
-    """Bytes of an element in the vectors that hold what is read there."""
-    return DTYPES[register_dtype(access.dtype)].item_bytes
-
-
-def _room(size: int, space):
-    """Numba intrinsic room(): the address of so many bytes of the kernel's stack."""
-    from llvmlite import ir
-    from numba import types
-    from numba.extending import intrinsic
-
-    from graphc.codegen.cpu.simd_core import I8, I64
-
-    def codegen(context, builder, signature, values):
-        with builder.goto_entry_block():
-            room = builder.alloca(ir.ArrayType(I8, size))
-            room.align = 64
-            return builder.ptrtoint(room, I64)
-    return intrinsic(lambda typing: (types.intp(), codegen))
