@@ -113,7 +113,9 @@ class Tracer(Emitter):
         if _is_number(b):
             # The processor's own minimum keeps its second operand when either is NaN: one instruction.
             return self.select(self.compare(relation, b, a), b, a)
-        return self.select(self.isnan(a), a, self.select(self.compare(relation, a, b), a, b))
+        # LLVM looks for NaN in the first operand alone: not in `a`, the largest so far of a reduction, for which the next waits.
+        name = f"llvm.{'maximum' if relation == '>' else 'minimum'}.v{a.ir.type.count}f{a.dtype.bits}"
+        return self.vector(self.call(name, a.ir.type, [b.ir, a.ir], ("nsz",)), a.dtype)
 
     def abs(self, v):
         if v.dtype.is_float:

@@ -235,12 +235,12 @@ class Emitter:
         """LLVM i64 of an Int or a number."""
         return value.ir if isinstance(value, Int) else I64(int(value))
 
-    def call(self, name, result, arguments):
-        """Call an LLVM intrinsic (or any function of this module) by its full name."""
+    def call(self, name, result, arguments, flags=()):
+        """Call an LLVM intrinsic (or any function of this module) by its full name; flags: what LLVM may take for granted."""
         function = self.builder.module.globals.get(name)
         if function is None:
             function = ir.Function(self.builder.module, ir.FunctionType(result, [a.type for a in arguments]), name)
-        return self.builder.call(function, arguments)
+        return self.builder.call(function, arguments, fastmath=flags)
 
     def suffix(self, dtype):
         """How LLVM's intrinsics spell this vector type."""
