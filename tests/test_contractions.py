@@ -16,8 +16,9 @@ from graphc.ir.types import TensorType, as_dtype
 from graphc.ops.activations import gelu
 from graphc.ops.compare import where
 from graphc.ops.contract import contract, matmul_to
-from graphc.ops.elementwise import relu
+from graphc.ops.elementwise import relu, rsqrt, square
 from graphc.ops.movement import broadcast_to, reshape_to, strided_slice, transpose_to
+from graphc.ops.reduce import reduce_sum
 from graphc.passes.manager import run_passes
 from graphc.passes.pipeline import PIPELINE
 from graphc.testing import assert_equal_values
@@ -221,6 +222,21 @@ def test_several_results():
         arrays = [values("float32", m, 12), values("float32", 12, 20)]
         for got, want in zip(native(arrays), interpret(graph, arrays), strict=True):
             np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-4)
+
+
+def test_what_only_a_sum_takes_is_not_stored_beside_the_product():
+    """The squares for a norm are made as the sum reads the product, which others need."""
+    with detached():
+        a, b = (input_node(n, TensorType(as_dtype("float32"), s)) for n, s in (("a", (M, 12)), ("b", (12, 200))))
+        product = relu(matmul_to(a, b))
+        graph = Graph("norm", (a, b), (product * rsqrt(reduce_sum(square(product), axes=(0, 1)) + 1),))
+    first, *others = lower_graph(run_passes(graph, PIPELINE), Target(64, 32, True)).steps
+    assert isinstance(first.kernel, ContractKernel) and len([b for b in first.writes if not b.per_thread]) == 1
+    assert all(isinstance(s.kernel, LoopKernel) for s in others)
+    native = CompiledGraph(graph)
+    for m in (0, 1, 33, 200):
+        arrays = [values("float32", m, 12), values("float32", 12, 200)]
+        np.testing.assert_allclose(native(arrays)[0], interpret(graph, arrays)[0], rtol=1e-4, atol=1e-5)
 
 
 def test_an_operand_of_one_number():

@@ -20,7 +20,7 @@ from graphc.ir.types import TensorType
 from graphc.passes.drawn import drawn_again
 from graphc.passes.manager import graph_pass
 from graphc.passes.regions import COMPUTED, MOVEMENT, NotARegion, is_size_value, size_nodes, source_of
-from graphc.passes.verdict import analysed, verdict
+from graphc.passes.verdict import CHEAP, analysed, verdict
 
 MAX_NODES = 64      # computed nodes in one region: keeps compile time and register pressure sane
 
@@ -118,7 +118,18 @@ class _Fuser:
             if root in self.group and self.group[root] is not self.group[node]:
                 if plain and not (self.group[root].is_plain and self.group[node].is_plain):
                     continue
+                if self.group[root].anchor is not None and self.is_for_totals(node):
+                    continue
                 self.try_join(self.group[root], self.group[node])
+
+    def is_for_totals(self, node: Node) -> bool:
+        """Whether a node is only for sums over everything, which can compute it from the one array that it takes: then it need
+        not be in memory beside that.
+        """
+        taken = [i for i in node.inputs if i.type.elements == node.type.elements]
+        return node.op.kind is Kind.ELEMENTWISE and node not in self.outputs and len(set(taken)) == 1 \
+            and node.op.rule.cost <= CHEAP and node.type.dtype.size >= taken[0].type.dtype.size \
+            and all(u.op.kind is Kind.REDUCE and u.type.elements == 1 for u in self.users[node])
 
     def join_siblings(self) -> None:
         """Groups that read the same full-size input can share its loads."""
