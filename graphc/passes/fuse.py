@@ -118,7 +118,7 @@ class _Fuser:
             if root in self.group and self.group[root] is not self.group[node]:
                 if plain and not (self.group[root].is_plain and self.group[node].is_plain):
                     continue
-                if self.group[root].anchor is not None and self.is_for_totals(node):
+                if (plain or self.group[root].anchor is not None) and self.is_for_totals(node):
                     continue
                 self.try_join(self.group[root], self.group[node])
 

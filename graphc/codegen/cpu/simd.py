@@ -113,7 +113,7 @@ class Tracer(Emitter):
         if _is_number(b):
             # The processor's own minimum keeps its second operand when either is NaN: one instruction.
             return self.select(self.compare(relation, b, a), b, a)
-        # LLVM looks for NaN in the first operand alone: not in `a`, the largest so far of a reduction, for which the next waits.
+        # LLVM looks for NaN in the first operand: not in `a`, the largest so far of a reduction, for which the next one waits.
         name = f"llvm.{'maximum' if relation == '>' else 'minimum'}.v{a.ir.type.count}f{a.dtype.bits}"
         return self.vector(self.call(name, a.ir.type, [b.ir, a.ir], ("nsz",)), a.dtype)
 
