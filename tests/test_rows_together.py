@@ -107,14 +107,18 @@ def test_sums_down_the_columns_are_made_on_the_way(leads):
     for rows in (1, 16, 100, 700):
         with tf.Graph().as_default(), tf.Session() as session:
             x, bias = tf.placeholder(tf.float64, [None, *leads, 10]), tf.Variable(np.zeros(10))
-            loss = tf.reduce_sum(tf.reduce_logsumexp(x + bias, -1))
+            loss = tf.reduce_logsumexp(x + bias, -1)
+            fetches = [loss, *tf.gradients(loss, [x, bias])]
             data = rng.standard_normal((rows, *leads, 10))
             power = np.exp(data - data.max(-1, keepdims=True))
             expected = (power / power.sum(-1, keepdims=True)).reshape(-1, 10).sum(0)
             session.run(bias.initializer)
+            kernels = [r.call.kernel for r in lower(run_passes(capture("sums", fetches, [x]), PIPELINE))[1].calls]
+            assert kernels[0].together and kernels[0].block
             found = []
             for threads in (1, 2):
                 with parallel(threads):
-                    found.append(session.run(tf.gradients(loss, [x, bias]), {x: data}))
-            np.testing.assert_allclose(found[0][1], expected, rtol=1e-12)
+                    found.append(session.run(fetches, {x: data}))
+            np.testing.assert_allclose(found[0][0], np.log(power.sum(-1)) + data.max(-1), rtol=1e-12)
+            np.testing.assert_allclose(found[0][2], expected, rtol=1e-12)
             assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))

@@ -3,6 +3,10 @@ import numpy as np
 import pytest
 
 import graphc as tf
+from graphc.codegen.build import lower
+from graphc.ir.graph import capture
+from graphc.passes.manager import run_passes
+from graphc.passes.pipeline import PIPELINE
 
 DTYPES = [tf.float32, tf.float64, tf.int32, tf.int64, tf.uint8, tf.bool, tf.float16, tf.bfloat16]
 SHAPES = [(5, 7), (7, 16), (16, 17), (33, 40), (64, 100), (100, 3), (1, 50), (50, 1), (0, 9), (9, 0)]
@@ -62,3 +66,28 @@ def test_transposes_of_three_axes(perm):
         assert np.array_equal(a, given[x].transpose(perm) * 2 + given[y].transpose(perm))
         assert np.array_equal(b, given[whole][:, 1:, :-2].transpose(perm))
 
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.float64, tf.float16])
+def test_products_by_transposes(dtype):
+    """Columns are packed from blocks: at every size, behind a prologue, in parts of long sums."""
+    x, w = tf.placeholder(dtype, [None, None]), tf.placeholder(dtype, [None, None])
+    kept, batch = tf.placeholder(dtype, [None, 33]), tf.placeholder(dtype, [2, None, 9])
+    fetches = [tf.matmul(x, w, transpose_b=True), tf.matmul(x, tf.cast(w > 3, dtype), transpose_b=True),
+               tf.matmul(kept, kept, transpose_b=True), tf.matmul(batch, batch[:, ::2], transpose_b=True)]
+    feeds = []
+    for k, (rows, columns) in enumerate([(3, 7), (9, 16), (20, 33), (1, 100), (0, 9), (70, 130), (8, 8)]):
+        size = (5, 16, 1, 70, 9, 37, 1100)[k]
+        feeds.append({x: numbers(dtype, (rows, size)) % 4, w: numbers(dtype, (columns, size), 1) % 5,
+                      kept: numbers(dtype, (columns, 33), 2) % 4, batch: numbers(dtype, (2, columns, 9), 3)})
+    for given, found in zip(feeds, on_threads(fetches, feeds), strict=True):
+        a, b, c, d = (given[p].astype(np.float64) for p in (x, w, kept, batch))
+        for y, expected in zip(found, (a @ b.T, a @ (b > 3).T, c @ c.T, d @ d[:, ::2].transpose(0, 2, 1)), strict=True):
+            assert np.array_equal(y, expected.astype(dtype.as_numpy_dtype)), "sums of small whole numbers are exact"
+
+
+def test_which_columns_are_packed_from_blocks():
+    for sizes, turned in (((64, 64), "k"), ((None, None), "k"), ((64, 5), ""), ((5, 64), "")):
+        x, w = tf.placeholder(tf.float32, [None, sizes[1]]), tf.placeholder(tf.float32, sizes)
+        _, plan = lower(run_passes(capture("product", [tf.matmul(x, w, transpose_b=True)], [x, w]), PIPELINE))
+        assert [r.call.kernel.b.packing.turned for r in plan.calls] == [turned]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from graphc.codegen.copies import copy_call, fill_call, stand_in
 from graphc.codegen.kernel import Access, Compute, ContractKernel, Load, Operand, Packing, Statement, Store
-from graphc.codegen.loops import LoopLowering, addressed
+from graphc.codegen.loops import BLOCK_EDGE, LoopLowering, addressed
 from graphc.codegen.lower import Buffer, Call, Parameters, Target
 from graphc.codegen.statements import Strides, Writer, guard_of, made_by
 from graphc.ir import dims
@@ -219,11 +219,22 @@ class ContractLowering:
             axes = [(name, [side.axis_of[x] for x in group if x in side.axis_of]) for name, group in groups.items()]
             writer = Writer(side.region, self.buffers, parameters, Strides(side.region, parameters, axes))
             packing = Packing(along, tuple(writer.section([(side.root, False)])), writer.value(side.root))
+        if free == "n":
+            packing = self.turning(packing, groups)
         k = self.part if self.part != 0 else dims.product(self.sizes[x] for x in groups["k"])
         dtype = self.anchor.type.dtype.arithmetic
         buffer = Buffer(f"{self.name}_{'panel' if free == 'n' else 'rows'}", k * part * dtype.size, per_thread=True)
         access = Access(parameters.buffer(buffer, write=True), dtype.short)
         return Operand(access, *((1, part) if along == free else (parameters.size(k, keep=(1,)), 1)), packing)
+
+    def turning(self, packing: Packing, groups: Mapping[str, list]) -> Packing:
+        """The packing of columns, by blocks where what is read lies together along the sum, as in a product by the transpose of
+        a matrix, and blocks fill.
+        """
+        counts = (dims.product(self.sizes[x] for x in groups[g]) for g in "nk")
+        turned = replace(packing, turned="k")
+        fills = all(not isinstance(c, int) or c >= BLOCK_EDGE for c in counts)
+        return turned if fills and any(map(turned.is_turned, packing.prologue)) else packing
 
     def place(self, parameters: Parameters, side: _InMemory, groups: Mapping[str, list]) -> Access:
         """The address of an operand's element, over the named groups of labels."""

@@ -185,19 +185,30 @@ class LoopKernel:
 
     def is_turned(self, statement: Statement) -> bool:
         """Whether a load is one of those for which the kernel reads blocks and turns them."""
-        return isinstance(statement, Load) and not statement.index and not statement.where and \
-            statement.access.stride(self.vector) not in (0, 1) and statement.access.stride(self.turned) == 1
+        return _reads_across(statement, self.vector, self.turned)
+
+
+def _reads_across(statement: Statement, axis: str, other: str) -> bool:
+    """Whether what lanes along an axis read lies together along another one."""
+    return isinstance(statement, Load) and not statement.index and not statement.where and \
+        statement.access.stride(axis) not in (0, 1) and statement.access.stride(other) == 1
 
 
 @dataclass(frozen=True)
 class Packing:
     """How the part of an operand that the next tiles read is computed into memory first: `value` by the statements of
-    `prologue`, over the batch axes, the operand's free axis ("m" or "n") and "k". Lanes run along the axis `along`.
+    `prologue`, over the batch axes, the operand's free axis ("m" or "n") and "k". Lanes run along the axis `along`. turned: an
+    axis; where lanes read across what lies together along it, blocks are turned as in a `LoopKernel`.
     """
 
     along: str
     prologue: tuple[Statement, ...]
     value: str
+    turned: str = ""
+
+    def is_turned(self, statement: Statement) -> bool:
+        """Whether a load is one of those for which blocks are read and turned."""
+        return bool(self.turned) and _reads_across(statement, self.along, self.turned)
 
 
 @dataclass(frozen=True)

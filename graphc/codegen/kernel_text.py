@@ -78,7 +78,8 @@ def _operand_lines(name: str, operand: Operand) -> list[str]:
     packing = operand.packing
     if packing is None:
         return [f"    {name}: {_place(operand)}"]
-    head = f"    {name}: {packing.value}, packed to {_place(operand)}  # vectors along {packing.along}"
+    head = f"    {name}: {packing.value}, packed to {_place(operand)}  # vectors along {packing.along}" \
+        f"{f', turned from along {packing.turned}' if packing.turned else ''}"
     return [head, *(f"      {_line(s)}" for s in packing.prologue)]
 
 

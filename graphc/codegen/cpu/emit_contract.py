@@ -1,8 +1,10 @@
 """Contraction kernels as Numba source: loops over tiles around one tile intrinsic."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
+from graphc.codegen.cpu.blocks import Blocks, from_blocks, with_rooms
 from graphc.codegen.cpu.bodies import HELPERS, Body, make_body, place
 from graphc.codegen.cpu.source import KernelSource, Skeleton
 from graphc.codegen.kernel import ContractKernel, Load, Operand, Packing, Store
@@ -29,9 +31,10 @@ def emit_contract(kernel: ContractKernel, lanes: int) -> KernelSource:
     if kept:
         s.line("packed = -1")
     _rows(s, kernel, bool(kept))
+    rooms: dict[str, int] = {}
     for name, operand in (("a", kernel.a), ("b", kernel.b)):
         if operand.packing:
-            _pack(s, kernel, name, operand, operand.packing, lanes, once=operand.packing is kept)
+            rooms |= _pack(s, kernel, name, operand, operand.packing, lanes, once=operand.packing is kept)
     s.line(f"m = tile_number * {kernel.rows}")
     s.line("n = panel_number * width")
     for name, operand, free in (("a", kernel.a, "m"), ("b", kernel.b, "n")):
@@ -49,7 +52,7 @@ def emit_contract(kernel: ContractKernel, lanes: int) -> KernelSource:
         s.close()
         s.open("else:")
     s.line(f"tile({', '.join(arguments)})")
-    source = s.source(HELPERS)
+    source = with_rooms(s.source(HELPERS), rooms)
     text = "\n\n".join(body.text() for body in (epilogue, _ahead(kernel), *_needed(kernel)))
     source.text = source.text.replace("\n\ndef kernel(", f"\n\n{text}\n\ndef kernel(", 1)
     source.tiles["tile"] = partial(_make_tile, kernel, kernel.rows, kernel.vectors, lanes)
@@ -134,9 +137,9 @@ def _address(kernel: ContractKernel, operand: Operand, free: str) -> str:
 
 
 def _pack(s: Skeleton, kernel: ContractKernel, name: str, operand: Operand, packing: Packing, lanes: int,
-          once: bool) -> None:
+          once: bool) -> dict[str, int]:
     """Compute B's columns of a panel, beyond the last one too so that there are numbers in all lanes, or A's rows of a tile.
-    With `once`, only where the last item wanted others.
+    With `once`, only where the last item wanted others. Gives the rooms that this takes.
     """
     dtype = kernel.dtype
     free, number, part, size = ("m", "tile_number", kernel.rows, kernel.m) if name == "a" else \
@@ -146,7 +149,9 @@ def _pack(s: Skeleton, kernel: ContractKernel, name: str, operand: Operand, pack
     masked = "" if name == "b" else ", mask"
     integers = ["m", "n", "k", "k_first", "first", name, *(b for b, _ in kernel.batch), *kernel.buffers, *kernel.sizes, "error",
                 "record"]
-    body = make_body(f"pack_{name}", packing.prologue, packing.along, integers, [], [],
+    statements, blocks = from_blocks(packing.prologue, packing.is_turned, packing.along, packing.turned, lanes)
+    integers += blocks.names
+    body = make_body(f"pack_{name}", statements, packing.along, integers, [], [],
                      last=[f"store_{dtype}({name}, {at}, {packing.value}{masked})"])
     s.bodies.append(body)
     depth = len(s.indents)
@@ -156,7 +161,10 @@ def _pack(s: Skeleton, kernel: ContractKernel, name: str, operand: Operand, pack
     s.line(f"first = {number} * {part}")
     if name == "a":
         s.minimum("stop", f"first + {part}", str(size))
-    if packing.along == free:
+    if blocks.loads:
+        s.loop(free, "first", f"first + {part}", lanes)
+        _pack_blocks(s, blocks, body, integers, (k_first, k_stop), f"{size} - {free}")
+    elif packing.along == free:
         s.loop("k", k_first, k_stop)
         s.loop(free, "first", "stop" if name == "a" else f"first + {part}", lanes)
         s.call(body, count=f"{'stop' if name == 'a' else size} - {free}")
@@ -173,3 +181,24 @@ def _pack(s: Skeleton, kernel: ContractKernel, name: str, operand: Operand, pack
         s.line("k = whole")
         s.call(body, count=f"{k_stop} - whole")
     s.close_to(depth)
+    return blocks.rooms
+
+
+def _pack_blocks(s: Skeleton, blocks: Blocks, body: Body, integers: Sequence[str], k: tuple, columns: str) -> None:
+    """Compute a vector of columns, of which there are so many, from blocks that are turned."""
+    lanes, fill = blocks.lanes, blocks.body("turn", integers)
+    s.bodies.append(fill)
+    blocks.make(s)
+    s.line(f"k = {k[0]}")
+    s.open(f"while k < {k[1]}:")
+    s.line(f"across = {columns}")
+    s.minimum("along", f"{k[1]} - k", str(lanes))
+    blocks.locate(s)
+    s.line("block_stop = k + along")
+    for start, count in ((f"if across >= {lanes} and along == {lanes}:", None), ("else:", "across")):
+        s.open(start)
+        s.call(fill, count=count)
+        s.loop("k", "k", "block_stop")
+        s.call(body, count=count)
+        s.close()
+        s.close()
