@@ -8,8 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from llvmlite import ir
+
 from graphc.codegen.cpu.bodies import Body, place
-from graphc.codegen.cpu.simd_core import DTYPES, register_dtype
+from graphc.codegen.cpu.glue import INT, Code
+from graphc.codegen.cpu.simd_core import DTYPES, I8, I64, register_dtype
 from graphc.codegen.cpu.source import KernelSource, Skeleton
 from graphc.codegen.kernel import Access, Load, Statement
 
@@ -25,7 +28,7 @@ class Blocks:
 
     @property
     def rooms(self) -> dict[str, int]:
-        """The intrinsic that makes each room -> its bytes."""
+        """The code that makes each room -> its bytes."""
         return {f"{room}_made": self.lanes * self.lanes * _width(access) for room, access in self.loads}
 
     @property
@@ -67,7 +70,7 @@ def from_blocks(statements: Sequence[Statement], is_turned: Callable[[Statement]
 
 
 def with_rooms(source: KernelSource, rooms: Mapping[str, int]) -> KernelSource:
-    """The source with the intrinsics that make these rooms: name -> bytes."""
+    """The source with the codes that make these rooms: name -> bytes."""
     for name, size in rooms.items():
         source.tiles[name] = partial(_room, size)
     return source
@@ -78,17 +81,11 @@ def _width(access: Access) -> int:
     return DTYPES[register_dtype(access.dtype)].item_bytes
 
 
-def _room(size: int, space):
-    """Numba intrinsic room(): the address of so many bytes of the kernel's stack."""
-    from llvmlite import ir
-    from numba import types
-    from numba.extending import intrinsic
-
-    from graphc.codegen.cpu.simd_core import I8, I64
-
-    def codegen(context, builder, signature, values):
+def _room(size: int, space) -> Code:
+    """room(): the address of so many bytes of the kernel's stack."""
+    def emit(builder, kinds, values):
         with builder.goto_entry_block():
             room = builder.alloca(ir.ArrayType(I8, size))
             room.align = 64
-            return builder.ptrtoint(room, I64)
-    return intrinsic(lambda typing: (types.intp(), codegen))
+            return [builder.ptrtoint(room, I64)]
+    return Code("room", (INT,), emit)

@@ -1,13 +1,14 @@
-"""Kernel source to LLVM: Numba's front end for the loops, the tracer for the bodies.
+"""Kernel source to LLVM text: the loops straight from the source, or a routine by Numba's front end; the tracer for bodies.
 
-Numba would optimise the function, wrap it for Python and load it; a kernel needs none of that, so Numba's part ends with the
-LLVM module, of which `host.optimised_object` makes an object file.
+Of the text `host.optimised_object` makes an object file.
 """
 from __future__ import annotations
 
+import ast
 import hashlib
 import linecache
 
+from graphc.codegen.cpu.glue import Code, arg, splat, traced
 from graphc.codegen.cpu.source import KernelSource
 
 UNNAMED = "graphc_kernel_without_a_name"
@@ -18,28 +19,42 @@ def llvm_text(source: KernelSource) -> tuple[str, str]:
 
     The symbol holds a digest of the module, so that only kernels of the same code share one.
     """
-    from graphc.codegen.cpu import glue
-    from graphc.codegen.cpu.front_end import unoptimised
-    space = _execute(source)
-    bodies = {name: space[body] for name, (body, *_) in source.traced.items()}
-    for name, (_, results, constants, wide) in source.traced.items():
-        space[name] = glue.traced(bodies[name], source.lanes, results, constants, wide)
-    for name, (dtype, value) in source.splats.items():
-        space[name] = glue.splat(dtype, source.lanes, value)
-    for name, make in source.tiles.items():
-        space[name] = make(space)
-    space["arg"] = glue.arg
-    text = unoptimised(space["kernel"], UNNAMED, source.is_skeleton)
+    *bodies, kernel = _parsed(source).body
+    assert isinstance(kernel, ast.FunctionDef)
+    if source.is_skeleton:
+        from graphc.codegen.cpu.skeleton import unoptimised
+        text = unoptimised(kernel, _codes(source, _executed(source, bodies)), UNNAMED)
+    else:
+        from graphc.codegen.cpu import front_end, pointers
+        space = _executed(source, [*bodies, kernel])
+        space |= {name: make(space) for name, make in source.tiles.items()} | {"arg": pointers.arg}
+        text = front_end.unoptimised(space["kernel"], UNNAMED)
     readable = "".join(c if c.isalnum() else "_" for c in source.name)
     symbol = f"graphc_{readable}_{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     return symbol, text.replace(UNNAMED, symbol)
 
 
-def _execute(source: KernelSource) -> dict:
-    """Run the source, registered so that tracebacks and Numba's errors can quote it."""
-    digest = hashlib.sha256(source.text.encode()).hexdigest()[:12]
-    file = f"<graphc kernel {source.name} {digest}>"
+def _codes(source: KernelSource, space: dict) -> dict[str, Code]:
+    """What the kernel calls by name, made of the functions that its source defines."""
+    codes = {name: traced(space[body], source.lanes, results, constants, wide)
+             for name, (body, results, constants, wide) in source.traced.items()}
+    codes |= {name: splat(dtype, source.lanes, value) for name, (dtype, value) in source.splats.items()}
+    return codes | {name: make(space) for name, make in source.tiles.items()} | {"arg": arg}
+
+
+def _file(source: KernelSource) -> str:
+    return f"<graphc kernel {source.name} {hashlib.sha256(source.text.encode()).hexdigest()[:12]}>"
+
+
+def _parsed(source: KernelSource) -> ast.Module:
+    """The syntax tree; the text is registered so that tracebacks and Numba's errors can quote it."""
+    file = _file(source)
     linecache.cache[file] = (len(source.text), None, source.text.splitlines(True), file)
+    return ast.parse(source.text, file)
+
+
+def _executed(source: KernelSource, parts: list[ast.stmt]) -> dict:
+    """What these parts of the source define."""
     space: dict = {"__name__": "graphc.kernels"}
-    exec(compile(source.text, file, "exec"), space)
+    exec(compile(ast.Module(parts, []), _file(source), "exec"), space)
     return space

@@ -35,7 +35,7 @@ class LoopEmitter:
         axes = [a for a, _ in (*kernel.parallel, *kernel.reduced)] + ["item"]
         self.integers = [*axes, *kernel.buffers, *kernel.sizes, "error", "record"]
         self.vectors = list(self.dtypes)
-        self.rooms: dict[str, int] = {}     # the intrinsic that makes one -> its bytes
+        self.rooms: dict[str, int] = {}     # the code that makes one -> its bytes
 
     def all_statements(self) -> list[Statement]:
         found = list(self.kernel.before)

@@ -43,7 +43,7 @@ def emit_windows(kernel: WindowKernel, lanes: int) -> KernelSource:
         f"{kernel.a.buffer} + {item} * a_at", kernel.a_free, f"{kernel.b.buffer} + {item} * b_at", kernel.b_free, *arguments,
         live, f"{kernel.n} - n", *_totals(s, kernel, lanes), "m", "n", *others))
     if split or kernel.edge >= 0:
-        s.open("if panel >= whole:" if split else "if alone:")
+        s.open("if panel >= whole:" if split else "if alone == 1:")
         s.line(f"tile_last({text})" if split else f"tile_row({text.replace(live, '1')})")
         s.close()
         s.open("else:")
@@ -94,7 +94,7 @@ def _tiles(s: Skeleton, kernel: WindowKernel, width: int, lanes: int) -> None:
     s.line(f"{axes[0][0]} = rest")
     s.line(f"m = tile_number * {kernel.rows}")
     if kernel.edge >= 0:
-        s.line("alone = tile_number < low or tile_number >= low + inner")
+        s.line("alone = 1 if tile_number < low or tile_number >= low + inner else 0")
         s.line(f"m = tile_number if tile_number < low else low + (tile_number - low) * {kernel.rows}")
         s.line("m = m if tile_number < low + inner else high + tile_number - low - inner")
     s.line(f"n = panel * {width}")

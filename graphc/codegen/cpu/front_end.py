@@ -1,6 +1,6 @@
-"""Numba's front end for the loops of a kernel: a Python function to LLVM text, with as little of Numba as that needs.
+"""Numba's front end for routines: a Python function to LLVM text, with as little of Numba as that needs.
 
-A kernel is loops and integer arithmetic around intrinsics. Numba reads its bytecode, infers the types and lowers each
+A routine is scalar code as an op's author writes it. Numba reads its bytecode, infers the types and lowers each
 instruction. What it would do besides is left out: the pipeline between these three serves closures, array expressions and
 exceptions; the contexts hold the builtin declarations alone, not those of arrays and strings, among which every operator would
 be looked up; variables are freed by nobody; and the function is a plain C one. No call of LLVM is made here, so that another
@@ -9,7 +9,6 @@ thread may be in it. Importing this imports Numba.
 from __future__ import annotations
 
 import functools
-import operator
 
 from llvmlite import ir
 from numba import extending
@@ -169,53 +168,6 @@ class _Lower(lowering.Lower):
         return self.context.cast(self.builder, found, signature.return_type, resty)
 
 
-class _SkeletonLower(_Lower):
-    """Lowering of a function in which whatever divides is positive: a size, or a number of threads."""
-
-    def lower_binop(self, resty, expr, op):
-        signature = self.fndesc.calltypes[expr]
-        if signature.args != (types.intp, types.intp) or op not in _INTEGERS:
-            return super().lower_binop(resty, expr, op)
-        operands = (self.context.cast(self.builder, self.loadvar(v.name), self.typeof(v.name), types.intp)
-                    for v in (expr.lhs, expr.rhs))
-        return self.context.cast(self.builder, _INTEGERS[op](self.builder, *operands), signature.return_type, resty)
-
-
-def _quotient(build, a, b):
-    """Floor of a / b for a positive b, without a branch."""
-    if _is_power(b):
-        return build.ashr(a, I64(b.constant.bit_length() - 1))
-    return build.add(build.sdiv(a, b), build.ashr(build.srem(a, b), I64(63)))
-
-
-def _remainder(build, a, b):
-    """a modulo b for a positive b, without a branch."""
-    if _is_power(b):
-        return build.and_(a, I64(b.constant - 1))
-    rest = build.srem(a, b)
-    return build.add(rest, build.and_(b, build.ashr(rest, I64(63))))
-
-
-def _is_power(b) -> bool:
-    return isinstance(b, ir.Constant) and b.constant > 0 and b.constant & (b.constant - 1) == 0
-
-
-def _integers() -> dict:
-    """What has an instruction of LLVM for two i64: operator -> function of (builder, a, b)."""
-    def comparison(sign):
-        return lambda build, a, b: build.icmp_signed(sign, a, b)
-
-    def exact(name):
-        return lambda build, a, b: getattr(build, name)(a, b, flags=("nsw",))
-    signs = {operator.lt: "<", operator.le: "<=", operator.gt: ">", operator.ge: ">=", operator.eq: "==", operator.ne: "!="}
-    return {op: comparison(sign) for op, sign in signs.items()} | {
-        operator.add: exact("add"), operator.sub: exact("sub"), operator.mul: exact("mul"),
-        operator.floordiv: _quotient, operator.mod: _remainder}
-
-
-_INTEGERS = _integers()
-
-
 class _Interpreter(interpreter.Interpreter):
     """Bytecode to Numba's IR; no kernel has a `with`, whose end would be looked for at every instruction."""
 
@@ -233,10 +185,10 @@ def _contexts() -> tuple[_Typing, _Target]:
     return types_of, target
 
 
-def unoptimised(function, symbol: str, is_skeleton: bool) -> str:
+def unoptimised(function, symbol: str) -> str:
     """The text of an LLVM module that defines `symbol`, void(i64 *args, i64 thread, i64 threads), from a kernel's function.
 
-    is_skeleton: whatever divides in it is positive. Otherwise division is NumPy's, also by 0.
+    Division is NumPy's, also by 0.
     """
     function.__qualname__ = symbol
     with global_compiler_lock, ConfigStack().enter(compiler.Flags()):
@@ -248,5 +200,5 @@ def unoptimised(function, symbol: str, is_skeleton: bool) -> str:
             instructions, found.typemap, found.return_type, found.calltypes, target.mangler, inline=False, noalias=False,
             abi_tags=())
         library = _Library()
-        (_SkeletonLower if is_skeleton else _Lower)(target, library, described, instructions).lower()
+        _Lower(target, library, described, instructions).lower()
         return library.text

@@ -7,9 +7,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
+from graphc.codegen.cpu.glue import Code
 from graphc.codegen.cpu.simd import Int, Vector
 from graphc.codegen.cpu.simd_core import I64
 from graphc.codegen.cpu.tile import K_BLOCK, POINTER, Tile, _Loop
@@ -208,8 +207,8 @@ class Nest(Tile):
         return self.where(self.many, lambda: self.added(sums), sums)
 
 
-def nest_tile(rows: int, vectors: int, lanes: int, dtype: str, stored: tuple[str, str], form: NestForm, epilogue):
-    """Numba intrinsic tile(a, a_row, b, b_column, size, a_step, b_step for each sum, rows_live, columns_live, m, n, *others);
+def nest_tile(rows: int, vectors: int, lanes: int, dtype: str, stored: tuple[str, str], form: NestForm, epilogue) -> Code:
+    """tile(a, a_row, b, b_column, size, a_step, b_step for each sum, rows_live, columns_live, m, n, *others);
     with `form.parts` three more arguments after `columns_live`.
 
     epilogue: a traced function as for `tile.product_tile`.
@@ -220,22 +219,16 @@ def nest_tile(rows: int, vectors: int, lanes: int, dtype: str, stored: tuple[str
     part = ["part_total", "part_first", "part_last"] if form.parts else []
     names = ["a", "a_row", "b", "b_column", *steps, "rows_live", "columns_live", *part, "m", "n", *others]
 
-    def typed(_, *kinds):
-        def codegen(context, builder, signature, values):
-            tile = Nest(builder, rows, vectors, lanes, dtype, stored, form)
-            by_name = dict(zip(names, values, strict=True))
-            given = {name: Int(by_name[name], tile.tracer) for name in ("m", "n", *others)}
+    def emit(builder, _, values):
+        tile = Nest(builder, rows, vectors, lanes, dtype, stored, form)
+        by_name = dict(zip(names, values, strict=True))
+        given = {name: Int(by_name[name], tile.tracer) for name in ("m", "n", *others)}
 
-            def run(r, v, acc, mask):
-                n = given["n"] + v * (1 if form.dot else lanes)
-                known = {**given, "m": given["m"] + r, "n": n, "acc": acc, "mask": mask}
-                tile.tracer.run(epilogue, [known[p] for p in parameters])
-            axes = [tuple(by_name[f"{part}{k}"] for part in ("size_", "a_step_", "b_step_")) for k in range(form.sums)]
-            tile.emit_nest(*values[:4], axes, by_name["rows_live"], by_name["columns_live"], run,
-                           [by_name[name] for name in part])
-            return context.get_dummy_value()
-        return types.void(*[types.intp] * len(names)), codegen
-
-    space = {"typed": typed}
-    exec(f"def tile(typing, {', '.join(names)}):\n    return typed(typing, {', '.join(names)})\n", space)
-    return intrinsic(space["tile"])
+        def run(r, v, acc, mask):
+            n = given["n"] + v * (1 if form.dot else lanes)
+            known = {**given, "m": given["m"] + r, "n": n, "acc": acc, "mask": mask}
+            tile.tracer.run(epilogue, [known[p] for p in parameters])
+        axes = [tuple(by_name[f"{part}{k}"] for part in ("size_", "a_step_", "b_step_")) for k in range(form.sums)]
+        tile.emit_nest(*values[:4], axes, by_name["rows_live"], by_name["columns_live"], run, [by_name[name] for name in part])
+        return ()
+    return Code("tile", (), emit)

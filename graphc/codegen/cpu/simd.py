@@ -4,6 +4,7 @@ A generated kernel's body is an ordinary Python function over vectors; `Tracer.r
 generated, and every operation appends LLVM instructions.  In: an llvmlite builder, a lane count, a function or its
 source.  Out: the function's results as Vectors and Ints.  No Numba here; `glue` puts traces into Numba kernels.
 """
+import functools
 import types as python_types
 from functools import partial
 
@@ -24,13 +25,24 @@ class Tracer(Emitter):
         """Trace a function, or the source text of one, and give back what it returns."""
         if isinstance(function, str):
             function = function_of_source(function)
-        known = dict(function.__globals__) | self.namespace()
-        bound = python_types.FunctionType(
-            function.__code__, known, function.__name__, function.__defaults__, function.__closure__)
-        return bound(*arguments, **(constants or {}))
+        if function not in self.bound:
+            known = dict(function.__globals__) | self.namespace()
+            self.bound[function] = python_types.FunctionType(
+                function.__code__, known, function.__name__, function.__defaults__, function.__closure__)
+        return self.bound[function](*arguments, **(constants or {}))
+
+    @functools.cached_property
+    def bound(self):
+        """Functions that were traced before, with our names in their reach."""
+        return {}
 
     def namespace(self):
         """Every function that a traced body may call, by name."""
+        return self.names
+
+    @functools.cached_property
+    def names(self):
+        """What `namespace` gives: a tile runs its epilogue for each of its vectors."""
         table = {name: getattr(self, name) for name in (
             "tail", "all_lanes", "any_lane", "select", "fma", "minimum", "maximum", "abs", "sqrt", "floor", "ceil",
             "trunc", "rint", "copysign", "signbit", "isnan", "isinf", "isfinite", "mulhi_u32", "cast", "to_int")}

@@ -1,4 +1,4 @@
-"""The source of one kernel: traced bodies, and a skeleton that Numba compiles."""
+"""The source of one kernel: traced bodies, and a skeleton of loops around them."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -9,9 +9,10 @@ from graphc.codegen.cpu.bodies import Body, number
 
 @dataclass
 class KernelSource:
-    """What `build` compiles. `text` is a Python module; `traced` maps the name of each intrinsic that the skeleton calls to
-    (body function, result dtypes, constants, registers of a vector); `splats` to (dtype, value); `tiles` to what makes other
-    intrinsics. is_skeleton: it does arithmetic on sizes alone; what a user wrote may also divide by 0 or by a negative number.
+    """What `build` compiles. `text` is a Python module; `traced` maps the name of each body that the skeleton calls to
+    (body function, result dtypes, constants, registers of a vector); `splats` to (dtype, value); `tiles` to what makes the
+    `glue.Code` of others. is_skeleton: it does arithmetic on sizes alone, which `skeleton.py` compiles; else it is a routine,
+    whose `tiles` make Numba's intrinsics, and may also divide by 0 or by a negative number.
     """
 
     name: str
@@ -48,9 +49,7 @@ class Skeleton:
         self.steps.append(step)
 
     def loop(self, name: str, start, stop, step: int = 1) -> None:
-        """Open a loop of `name` from `start` in steps while below `stop`. Numba's `range` would be an object with an iterator,
-        which is much code to type and to optimise.
-        """
+        """Open a loop of `name` from `start` in steps while below `stop`."""
         if not str(stop).isalnum():
             self.line(f"{name}_end = {stop}")
             stop = f"{name}_end"
@@ -87,7 +86,7 @@ class Skeleton:
         self.line(f"{axes[0][0]} = rest")
 
     def minimum(self, name: str, a: str, b: str) -> None:
-        """name = the smaller of two; Numba's `min` would be a call into another library."""
+        """name = the smaller of two."""
         self.line(f"{name} = {a}")
         self.line(f"{name} = {name} if {name} < {b} else {b}")
 
@@ -126,7 +125,7 @@ class Skeleton:
         self.close_to(1)
         used = {name for name, *_ in self.traced.values()}
         bodies = "\n\n".join(b.text() for b in self.bodies if b.name in used)
-        head = f'"""Kernel {self.kernel.name}, vectors of {self.lanes}. Bodies are traced, `kernel` is compiled by Numba."""\n'
+        head = f'"""Kernel {self.kernel.name}, vectors of {self.lanes}: traced bodies, and `kernel` around them."""\n'
         skeleton = "def kernel(args, thread, threads):\n" + "\n".join(self.lines) + "\n"
         return KernelSource(self.kernel.name, "\n\n".join([head + preamble, bodies, skeleton]), self.lanes, dict(self.traced),
                             dict(self.splats))

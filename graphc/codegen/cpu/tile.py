@@ -1,8 +1,4 @@
-"""The register tile of a contraction: one intrinsic, emitted instruction by instruction.
-
-Written as Python statements, each multiply-add would have to be typed by Numba; emitted here, a tile compiles in a fraction
-of the time (DESIGN 5.3).
-"""
+"""The register tile of a contraction, emitted instruction by instruction (DESIGN 5.3)."""
 from __future__ import annotations
 
 import functools
@@ -11,9 +7,8 @@ import operator
 from collections.abc import Callable, Sequence
 
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
+from graphc.codegen.cpu.glue import Code
 from graphc.codegen.cpu.simd import DTYPES, Int, Tracer, Vector
 from graphc.codegen.cpu.simd_core import HALVES, I64, POINTER, broadcast
 
@@ -201,8 +196,8 @@ class Tile:
 
 
 def product_tile(rows: int, vectors: int, lanes: int, dtype: str, stored: tuple[str, str], masked: bool, epilogue, ahead,
-                 needed, sums: Sequence[str] = ("acc",)):
-    """Numba intrinsic tile(a, a_row, a_k, b, b_k, k, rows_live, columns_live, m, n, *others).
+                 needed, sums: Sequence[str] = ("acc",)) -> Code:
+    """tile(a, a_row, a_k, b, b_k, k, rows_live, columns_live, m, n, *others).
 
     epilogue: a traced function of (names among m, n and the others, acc, mask); called for each row and vector of the tile
     with the coordinates of its first lane. ahead, needed: functions of some of the names, which are called before all sums; see
@@ -210,29 +205,23 @@ def product_tile(rows: int, vectors: int, lanes: int, dtype: str, stored: tuple[
     """
     parameters, asked, guards = (list(inspect.signature(f).parameters) if f else [] for f in (epilogue, ahead, needed))
     others = [p for p in parameters if p not in ("m", "n", "mask", *sums)]
-    names = ["a", "a_row", "a_k", "b", "b_k", "k", "rows_live", "columns_live", "m", "n", *others]
 
-    def typed(_, *kinds):
-        def codegen(context, builder, signature, values):
-            tile = Tile(builder, rows, vectors, lanes, dtype, stored, masked, len(sums))
-            given = dict(zip(others, (Int(v, tile.tracer) for v in values[10:]), strict=True))
-            m, n = (Int(v, tile.tracer) for v in values[8:10])
+    def emit(builder, _, values):
+        tile = Tile(builder, rows, vectors, lanes, dtype, stored, masked, len(sums))
+        given = dict(zip(others, (Int(v, tile.tracer) for v in values[10:]), strict=True))
+        m, n = (Int(v, tile.tracer) for v in values[8:10])
 
-            def run(r, v, row, mask):
-                known = {"m": m + r, "n": n + v * lanes, "mask": mask, **given, **dict(zip(sums, row, strict=True))}
-                tile.tracer.run(epilogue, [known[p] for p in parameters])
+        def run(r, v, row, mask):
+            known = {"m": m + r, "n": n + v * lanes, "mask": mask, **given, **dict(zip(sums, row, strict=True))}
+            tile.tracer.run(epilogue, [known[p] for p in parameters])
 
-            def ask(r, v):
-                known = {"m": m + r, "n": n + v * lanes, **given}
-                tile.tracer.run(ahead, [known[p] for p in asked])
+        def ask(r, v):
+            known = {"m": m + r, "n": n + v * lanes, **given}
+            tile.tracer.run(ahead, [known[p] for p in asked])
 
-            def where(r, v, mask):
-                known = {"m": m + Int(r, tile.tracer), "n": n + v * lanes, "mask": mask, **given}
-                return tile.tracer.run(needed, [known[p] for p in guards])
-            tile.emit(*values[:8], run, ask if asked else None, where if guards else None, builder.add(values[7], values[9]))
-            return context.get_dummy_value()
-        return types.void(*[types.intp] * len(names)), codegen
-
-    space = {"typed": typed}
-    exec(f"def tile(typing, {', '.join(names)}):\n    return typed(typing, {', '.join(names)})\n", space)
-    return intrinsic(space["tile"])
+        def where(r, v, mask):
+            known = {"m": m + Int(r, tile.tracer), "n": n + v * lanes, "mask": mask, **given}
+            return tile.tracer.run(needed, [known[p] for p in guards])
+        tile.emit(*values[:8], run, ask if asked else None, where if guards else None, builder.add(values[7], values[9]))
+        return ()
+    return Code("tile", (), emit)
