@@ -108,7 +108,7 @@ def command(arguments: argparse.Namespace) -> None:
     if arguments.threads:
         threads.set_num_threads(arguments.threads)
     loaded = load(arguments.target, arguments.script_arguments)
-    importlib.import_module("graphc.codegen.cpu.compile")   # Numba: its import is no part of a graph's compile time
+    importlib.import_module("graphc.codegen.cpu.compile")   # its import is no part of a graph's compile time
     sizes, shapes = feed_shapes(loaded.graph, dict(arguments.size))
     rng = np.random.default_rng(arguments.seed)
     arrays = [_random(node, shape, rng, arguments.range) for node, shape in shapes.items()]

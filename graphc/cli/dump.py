@@ -35,7 +35,7 @@ Prints a graph at any stage of its way to a program:
   fused                 after all passes: what kernels are made of (the default)
   kernels               the programs: kernel calls in order, memory, and what each kernel does
   memory                what a run takes: formulas of the named dims, the tensors at the peak, what shares a place
-  source                the Numba source of each kernel
+  source                the generated source of each kernel
   all                   every stage
 
 A script runs only up to its first Session.run, eval, or call of a make_callable; what it prints goes to stderr."""

@@ -61,7 +61,7 @@ _compiling = threading.Lock()
 
 
 def emit(kernel: Kernel):
-    """The Numba source of a kernel, for this machine's vectors."""
+    """The source of a kernel, for this machine's vectors."""
     from graphc.codegen.cpu.emit_contract import emit_contract
     from graphc.codegen.cpu.emit_loops import emit_loops
     from graphc.codegen.cpu.emit_recurrence import emit_recurrence

@@ -1,4 +1,4 @@
-"""Contraction kernels as Numba source: loops over tiles around one tile intrinsic."""
+"""The source of contractions: loops over tiles around one emitted tile."""
 from __future__ import annotations
 
 from collections.abc import Sequence

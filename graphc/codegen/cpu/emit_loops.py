@@ -1,4 +1,4 @@
-"""Loop kernels as Numba source: a skeleton of plain loops that Numba compiles, around traced vector bodies."""
+"""The source of loop kernels: a skeleton of plain loops around traced vector bodies."""
 from __future__ import annotations
 
 import re

@@ -1,4 +1,4 @@
-"""Recurrences as Numba source: a plain loop around traced bodies of vectors with one lane, which LLVM keeps in registers."""
+"""The source of recurrences: a plain loop around traced bodies of vectors with one lane, which LLVM keeps in registers."""
 from __future__ import annotations
 
 from collections.abc import Sequence

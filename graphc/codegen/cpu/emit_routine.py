@@ -1,4 +1,4 @@
-"""Routine kernels as Numba source: a loop over a thread's items around the op's own statements."""
+"""The source of routines, which Numba's front end compiles: a loop over a thread's items around the op's own statements."""
 from __future__ import annotations
 
 import re

@@ -1,4 +1,4 @@
-"""Convolution kernels as Numba source: loops over tiles, and the part of each window that exists, around one tile intrinsic."""
+"""The source of convolutions: loops over tiles, and the part of each window that exists, around one emitted tile."""
 from __future__ import annotations
 
 import math

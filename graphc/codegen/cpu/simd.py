@@ -2,7 +2,7 @@
 
 A generated kernel's body is an ordinary Python function over vectors; `Tracer.run` executes it once while code is
 generated, and every operation appends LLVM instructions.  In: an llvmlite builder, a lane count, a function or its
-source.  Out: the function's results as Vectors and Ints.  No Numba here; `glue` puts traces into Numba kernels.
+source.  Out: the function's results as Vectors and Ints.  `glue` puts traces into kernels.
 """
 import functools
 import types as python_types
