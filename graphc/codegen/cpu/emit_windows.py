@@ -84,14 +84,9 @@ def _tiles(s: Skeleton, kernel: WindowKernel, width: int, lanes: int) -> None:
         s.minimum("group_stop", f"group + {GROUP}", "group_end")
         s.line("chunk = 0")
         s.open(f"while chunk < {kernel.sums[0].size} or chunk == 0:", f"chunk += {kernel.chunk}")
-        s.loop("row", "group", "group_stop")
+        s.points(axes, "group", "group_stop")
     else:
-        s.loop("row", "rows * thread // threads", "rows * (thread + 1) // threads")
-    s.line("rest = row")
-    for axis, size in reversed(axes[1:]):
-        s.line(f"{axis} = rest % {size}")
-        s.line(f"rest = rest // {size}")
-    s.line(f"{axes[0][0]} = rest")
+        s.points(axes, "rows * thread // threads", "rows * (thread + 1) // threads")
     s.line(f"m = tile_number * {kernel.rows}")
     if kernel.edge >= 0:
         s.line("alone = 1 if tile_number < low or tile_number >= low + inner else 0")

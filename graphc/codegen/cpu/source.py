@@ -58,9 +58,8 @@ class Skeleton:
         self.open(f"while {name} < {stop}:", f"{name} += {step}")
 
     def close(self) -> None:
-        step = self.steps.pop()
-        if step:
-            self.line(step)
+        for line in self.steps.pop().splitlines():
+            self.line(line)
         self.indents.pop()
 
     def close_to(self, depth: int) -> None:
@@ -78,12 +77,29 @@ class Skeleton:
             self.loop(axes[0][0], first, last)
             return
         self.line(f"rows = {' * '.join(str(size) for _, size in axes)}")
-        self.loop("row", first, last)
+        self.points(axes, first, last)
+
+    def points(self, axes: Sequence[tuple[str, object]], first: str, last: str) -> None:
+        """Open the loop of `row` over the points of `axes` from number `first` to `last`. The coordinates of the first one are
+        worked out; from one to the next they are counted on, as a division takes as long as dozens of multiply-adds.
+        """
+        self.line(f"row_end = {last}")
+        self.line(f"row = {first}")
+        for axis, _ in axes:
+            self.line(f"{axis} = 0")
+        self.open("if row < row_end:")      # else a size may be 0
         self.line("rest = row")
         for axis, size in reversed(axes[1:]):
             self.line(f"{axis} = rest % {size}")
             self.line(f"rest = rest // {size}")
         self.line(f"{axes[0][0]} = rest")
+        self.close()
+        step = ["row += 1"]
+        for depth, (axis, size) in enumerate(reversed(axes)):
+            step.append("    " * depth + f"{axis} += 1")
+            if depth < len(axes) - 1:
+                step += ["    " * depth + f"if {axis} == {size}:", "    " * (depth + 1) + f"{axis} = 0"]
+        self.open("while row < row_end:", "\n".join(step))
 
     def minimum(self, name: str, a: str, b: str) -> None:
         """name = the smaller of two."""
