@@ -26,6 +26,8 @@ from graphc.passes.products import Product
 from graphc.passes.regions import Source, contiguous, source_of
 
 PAIRED = 2.0        # how much longer a multiply-add takes that loads both factors
+PAIRED_ROWS = 8     # of a tile of these: rows are images, whose windows must stay in the first cache
+PAIRED_SUMS = 16    # and vectors of all its rows: more hide no more of the loads
 START = 24.0        # what it takes to start a loop, in multiply-adds
 EDGE = 4.0          # how much longer a row takes by itself than in a tile
 SCATTERED = 6.0     # how much dearer an element is that lanes write one by one, in multiply-adds
@@ -206,6 +208,8 @@ class WindowLowering:
                 if rows in self.crossing(first):
                     m, longer = self.inner(rows)
                 tile = choose_tile(m, n, self.lanes, self.target.registers)
+                if columns in shared:
+                    tile = max(1, min(tile[0], PAIRED_ROWS, PAIRED_SUMS // tile[1])), tile[1]
                 cost = tile_cost(m, n, tile, self.lanes) * longer + self.moving(1 - first, columns) + self.storing(columns)
                 if columns in shared:
                     cost += PAIRED - 1 + self.moving(first, columns)

@@ -78,6 +78,8 @@ def _tiles(s: Skeleton, kernel: WindowKernel, width: int, lanes: int) -> None:
     axes = [*kernel.loops, ("panel", "panels"), ("tile_number", "tiles")]
     if kernel.chunk:    # what a panel reads is needed by all tiles of a group
         axes = [("panel", "panels"), *kernel.loops, ("tile_number", "tiles")]
+    elif kernel.paired:     # what the windows of a tile's rows share stays in the first cache
+        axes = [("tile_number", "tiles"), *kernel.loops, ("panel", "panels")]
     s.line(f"rows = {' * '.join(str(size) for _, size in axes)}")
     if kernel.chunk:
         s.loop("group", "rows * thread // threads", "rows * (thread + 1) // threads", GROUP)
