@@ -148,3 +148,12 @@ def test_weights_that_somebody_fetches_are_stored(all_sizes):
     loss = tf.reduce_mean(tf.square(tf.tanh(tf.matmul(weights, v)) - target))
     trained = Trained(feeds, [weights, loss, *tf.gradients(loss * loss, [q, k, v])])
     trained.check(values((2,), 301, 271), 1e-10)
+
+
+def test_a_projection_that_is_made_late_does_not_keep_the_scores():
+    x, w = tf.placeholder(tf.float64, [2, 301, 16]), [tf.placeholder(tf.float64, [16, 16]) for _ in range(3)]
+    q, k, v = (tf.tensordot(x, m, 1) for m in w)
+    trained = Trained([x, *w], [plain(q, k, v, None)])
+    assert largest(trained.graph) < 2 * 301 * 301 * 8, "values are projected after the softmax"
+    rng = np.random.default_rng(0)
+    trained.check([rng.standard_normal((2, 301, 16)), *(rng.standard_normal((16, 16)) / 4 for _ in w)], 1e-10)

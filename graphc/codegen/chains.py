@@ -25,7 +25,8 @@ from graphc.ir.types import BY_SHORT, TensorType
 from graphc.passes.regions import Source, contiguous
 
 PART_BYTES = 768 << 10      # of all matrices in a part: they stay in a core's second cache
-MOST_ROWS = 128             # of it in a part: enough for packing what they are multiplied with to be cheap
+FEW_ROWS = 64               # in a part, however long they are: each part packs what its rows are multiplied with
+MOST_ROWS = 128             # in a part: enough for that to be cheap
 LONG = 1 << 12              # an unknown number of rows, beside known sizes
 LEADS = 2                   # axes before that of the rows which an iteration has one place of
 GROUPS = 16                 # loops that are shared out, at least, where products sum over rows: for so many threads
@@ -147,9 +148,13 @@ class _Links:
                 made |= step.writes
         if middle not in calls or calls[-1] is not last:
             return []
-        reads = {b for c in calls for b in c.reads}
-        between = self.steps[self.steps.index(calls[0]):self.steps.index(last)]
-        return [] if any(s.reads & made or s.writes & (reads | made) for s in between if s not in calls) else calls
+        touched: set[Buffer] = set()
+        for step in self.steps[self.steps.index(calls[0]):self.steps.index(last)]:
+            if step in calls:
+                touched |= step.reads | step.writes
+            elif step.reads & made or step.writes & touched:    # it does not come before all of them
+                return []
+        return calls
 
     def beside(self, calls: Sequence[Call], matrices: Collection[Buffer]) -> list[Call]:
         """Other calls that read one of the matrices and may as well be done where these calls are."""
@@ -185,8 +190,8 @@ class _Chain:
         self.before: list[Call] = []
         count = max(2, len(self.take(links, matrices)))
         row_bytes = dims.floordiv(bytes_, dims.product(self.axes))
-        most = PART_BYTES // max(1, row_bytes * count) if isinstance(row_bytes, int) else MOST_ROWS // 2
-        self.most = max(1, min(MOST_ROWS, most))
+        most = PART_BYTES // max(1, row_bytes * count) if isinstance(row_bytes, int) else FEW_ROWS
+        self.most = max(FEW_ROWS, min(MOST_ROWS, most))
         everything = [*self.calls, *self.sums]
         self.taken = everything
         self.inside = {b for c in self.calls for b in c.writes if links.is_for(b, everything)}
