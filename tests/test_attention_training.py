@@ -117,16 +117,18 @@ def test_the_memory_of_a_step_grows_with_the_length_not_with_its_square(attend):
 
 
 def test_every_layer_of_a_network_computes_its_own_weights_again():
-    x = tf.placeholder(tf.float64, ["B", "T", 16], name="x")
+    x, w = tf.placeholder(tf.float64, ["B", "T", 16], name="x"), tf.placeholder(tf.float64, [16, 16], name="w")
     y = x
     for _ in range(3):
-        y = y + tf.tanh(nn.scaled_dot_product_attention(y, y * 0.5, tf.sin(y)))
+        projected = tf.tensordot(y, w, 1)
+        y = y + tf.tanh(nn.scaled_dot_product_attention(projected, y * 0.5, tf.tensordot(tf.sin(y), w, 1), causal=True))
         y = nn.l2_normalize(y, axis=2)
     loss = tf.reduce_mean(y * tf.cumsum(y, axis=1))
-    trained = Trained([x], [loss, *tf.gradients(loss, [x])])
+    trained = Trained([x, w], [loss, *tf.gradients(loss, [x, w])])
     assert trained.memory.bytes(B=2, T=1 << 15) < 2.01 * trained.memory.bytes(B=2, T=1 << 14)
     for size in (1, 50, 129):
-        trained.check([np.random.default_rng(0).standard_normal((2, size, 16))], 1e-9)
+        rng = np.random.default_rng(0)
+        trained.check([rng.standard_normal((2, size, 16)), rng.standard_normal((16, 16)) / 4], 1e-9)
 
 
 @pytest.mark.parametrize(("leads", "queries", "keys", "said"), [

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cached_property
 
 from graphc.codegen.again import is_made_again, makers
 from graphc.codegen.control import Loop, Part, Row, Shares, Step, with_buffers
@@ -35,18 +36,15 @@ GROUPS = 16                 # loops that are shared out, at least, where product
 def in_parts(steps: Sequence[Step], kept: Collection[Buffer]) -> list[Step]:
     """The steps, with each such chain of calls in a loop over parts that is shared out. kept: buffers whose values others need.
     """
-    found = list(steps)
-    links = _Links(found, kept)
+    links = _Links(steps, kept)
     for last in steps:
-        for chain in _chains(last, links) if last in found else ():
+        for chain in _chains(last, links) if last in links.steps else ():
             made = _made(chain, links)
+            for one, loops in made.items():
+                links = _Links(links.with_loops(one.taken, loops), kept)
             if made:
-                taken = {call for c in made for call in c.taken}
-                instead: dict[Step, list[Step]] = {c.last: steps for c, steps in made.items()}
-                found = [s for step in found for s in instead.get(step, [] if step in taken else [step])]
-                links = _Links(found, kept)
                 break
-    return found
+    return list(links.steps)
 
 
 def _chains(last: Step, links: _Links, matrices: Collection[Buffer] = ()) -> Iterator[_Chain]:
@@ -92,10 +90,9 @@ def _later(chain: _Chain, stored: Collection[Buffer], links: _Links) -> _Chain |
     terms = [_length(c) for c in calls if isinstance(c.kernel, ContractKernel)]
     readers = {r for b in stored for r in links.readers[b] if r not in chain.taken}
     near = {b for r in readers for s in (r, *(n for b in r.writes for n in links.readers.get(b, ()))) for b in s.writes}
-    end = max(map(links.steps.index, chain.taken))
-    for last in links.steps[end + 1:]:
+    for last in links.steps[links.steps.index(chain.last) + 1:]:
         for later in _chains(last, links, stored) if last.reads & near else ():
-            if readers <= {*later.taken} and min(map(links.steps.index, later.taken)) > end:
+            if readers <= {*later.taken} and not links.lead_to(later.taken, chain.taken):
                 if not is_made_again(stored, _length(chain.last), terms):
                     return None
                 later.begin_with(calls)
@@ -115,6 +112,46 @@ class _Links:
                 self.readers.setdefault(b, []).append(step)
             for b in step.writes:
                 self.writers.setdefault(b, []).append(step)
+
+    @cached_property
+    def needed(self) -> dict[Step, int]:
+        """For each step the steps before it which it waits for, and itself, as bits of a number."""
+        found: dict[Step, int] = {}
+        read: dict[Buffer, int] = {}        # by which steps, since it was written
+        written: dict[Buffer, int] = {}
+        for k, step in enumerate(self.steps):
+            bits = 1 << k
+            for b in (*step.reads, *step.writes):
+                bits |= written.get(b, 0)
+            for b in step.writes:
+                bits |= read.get(b, 0)
+            found[step] = bits
+            for b in step.reads:
+                read[b] = read.get(b, 0) | bits
+            for b in step.writes:
+                written[b] = bits
+        return found
+
+    def behind(self, calls: Collection[Step]) -> list[Step]:
+        """Other steps that wait for one of the calls."""
+        bits = sum(1 << k for k, s in enumerate(self.steps) if s in calls)
+        return [s for s in self.steps if s not in calls and self.needed[s] & bits]
+
+    def lead_to(self, calls: Collection[Step], others: Collection[Step]) -> bool:
+        """Whether some of the others are among the calls, or wait for one."""
+        return not {*calls, *self.behind(calls)}.isdisjoint(others)
+
+    def fit_together(self, calls: Collection[Step]) -> bool:
+        """Whether the calls may be done one right after the other: none waits for another step that waits for one of them."""
+        between = sum(1 << self.steps.index(s) for s in self.behind(calls))
+        return not any(self.needed[c] & between for c in calls)
+
+    def with_loops(self, calls: Collection[Step], loops: Sequence[Step]) -> list[Step]:
+        """The steps with loops in place of calls that fit together; what waits for these comes after them."""
+        end = max(k for k, s in enumerate(self.steps) if s in calls)
+        late = self.behind(calls)
+        before = [s for s in self.steps[:end] if s not in calls and s not in late]
+        return [*before, *loops, *(s for s in self.steps[:end] if s in late), *self.steps[end + 1:]]
 
     def maker(self, buffer: Buffer, kinds: type | tuple[type, ...]) -> Call | None:
         """The one call that writes a buffer, with a kernel of these kinds."""
@@ -148,28 +185,13 @@ class _Links:
                 made |= step.writes
         if middle not in calls or calls[-1] is not last:
             return []
-        touched: set[Buffer] = set()
-        for step in self.steps[self.steps.index(calls[0]):self.steps.index(last)]:
-            if step in calls:
-                touched |= step.reads | step.writes
-            elif step.reads & made or step.writes & touched:    # it does not come before all of them
-                return []
-        return calls
+        return calls if self.fit_together(calls) else []
 
     def beside(self, calls: Sequence[Call], matrices: Collection[Buffer]) -> list[Call]:
         """Other calls that read one of the matrices and may as well be done where these calls are."""
-        found: list[Call] = []
-        at = max(map(self.steps.index, calls))
-        made = {b for c in calls for b in c.writes}
-        for k, step in enumerate(self.steps):
-            if not isinstance(step, Call) or not isinstance(step.kernel, ContractKernel | LoopKernel) or step in calls or \
-                    not step.reads & set(matrices) or any(step.writes & c.reads for c in calls):
-                continue
-            others = [s for s in self.steps[min(k, at):max(k, at) + 1] if s not in calls and s is not step]
-            if not any(s.writes & (step.reads | step.writes) or s.reads & step.writes for s in others) and \
-                    (k > at or not step.reads & made):
-                found.append(step)
-        return found
+        return [s for s in self.steps if isinstance(s, Call) and isinstance(s.kernel, ContractKernel | LoopKernel)
+                and s not in calls and not s.reads.isdisjoint(matrices) and not any(s.writes & c.reads for c in calls)
+                and self.fit_together([*calls, s])]
 
 
 class _Chain:
@@ -221,7 +243,7 @@ class _Chain:
         cut, known = Cut(self.axes, 1), self.known()
         cut_calls(self.calls, cut, known)
         tried: set[Step] = set()
-        while new := [c for c in links.beside(self.calls, matrices) if c not in tried]:
+        while new := [c for c in links.beside([*self.calls, *self.sums], matrices) if c not in tried]:
             for call in new:
                 tried.add(call)
                 trial = known.copy([*matrices, *call.writes])
