@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import graphc as tf
-from graphc.codegen import loops
+from graphc.codegen import column_walks, loops
 from graphc.codegen.build import lower
 from graphc.codegen.kernel import LoopKernel
 from graphc.ir.graph import capture
@@ -105,3 +105,23 @@ def test_what_follows_from_the_sums():
 def test_small_rows_are_left():
     feeds = feeds_of(tf.float32, [8, 32])
     check(gradients(layer, *feeds), feeds, (1,), [])
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
+@pytest.mark.parametrize("shape", [[None, 37], [None, 3, 130]])
+def test_walks_down_the_columns(dtype, shape, monkeypatch):
+    """Those of a large array go along its rows, one kernel for each; here any array is large."""
+    monkeypatch.setattr(column_walks, "WALKED", 0)
+    monkeypatch.setattr(column_walks, "WIDE_ROW", 1)
+    feeds = feeds_of(dtype, shape)
+    check([batch(feeds[0], *feeds[2:])], [feeds[0], *feeds[2:]], (0, 1, 7, 65, 300), [1, 1])
+    sizes = (1, 65, 300)    # of nothing, the gradients divide 0 by 0 in another order
+    check(gradients(batch, *feeds), feeds, sizes, [1, 1, 2, 1, 1])
+    total = tf.reduce_sum(feeds[0] * feeds[1], list(range(len(shape) - 1)))
+    check([total, tf.tanh(total) * feeds[2]], feeds[:3], (0, 1, 65, 300), [1])
+
+
+def test_a_large_array():
+    x = tf.placeholder(tf.float32, [4100, 260])
+    scale = tf.placeholder(tf.float32, [260])
+    check([batch(x, scale, scale), tf.reduce_sum(x, 0)], [x, scale], (0,), [1, 1])

@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from graphc.codegen.column_walks import along_rows, compact, one_by_one, walks_columns
 from graphc.codegen.control import Step
 from graphc.codegen.kernel import (
     Access,
@@ -23,7 +24,6 @@ from graphc.codegen.kernel import (
     Statement,
     Store,
     statements,
-    uses,
 )
 from graphc.codegen.lower import Buffer, Call
 from graphc.ir import dims
@@ -48,8 +48,10 @@ def swept(steps: Sequence[Step], kept: Collection[Buffer]) -> list[Step]:
     """The steps, in which loops over rows make the sums that others would read the same rows for. kept: buffers that others
     need.
     """
-    found = list(steps)
-    for sums in [s for s in steps if isinstance(s, Call) and _sums_columns(s)]:
+    found: list[Step] = []
+    for step in steps:
+        found += one_by_one(step) if isinstance(step, Call) and walks_columns(step) else [step]
+    for sums in [s for s in found if isinstance(s, Call) and _sums_columns(s)]:
         hosts = [s for s in found if isinstance(s, Call) and s is not sums and isinstance(s.kernel, LoopKernel)
                  and not s.kernel.chunk and not s.failures and (s.reads | s.writes) & sums.reads]
         for host in sorted(hosts, key=lambda h: not h.writes & sums.reads):     # first what need not be stored any more
@@ -65,7 +67,21 @@ def swept(steps: Sequence[Step], kept: Collection[Buffer]) -> list[Step]:
                 found.insert(at + 1, second)
                 del found[end]
             break
+    for step in [s for s in found if isinstance(s, Call) and walks_columns(s)]:
+        at = found.index(step)
+        found[at:at + 1] = _alone(step)
     return found
+
+
+def _alone(call: Call) -> tuple[Call, Call]:
+    """Two calls for one that walks down columns once: what goes along the rows, and what adds up its sums."""
+    kernel = call.kernel
+    assert isinstance(kernel, LoopKernel)
+    body = [*kernel.before, *kernel.phases[0].body]
+    if not any(isinstance(s, Store) for s in body):
+        body = [s for s in body if isinstance(s, Load)]
+    rows = replace(call, kernel=along_rows(kernel, body))
+    return _Sweep(rows, call, [rows, call], call.buffers).calls()
 
 
 def _sums_columns(call: Call) -> bool:
@@ -284,25 +300,3 @@ class _Sweep:
         operations = dims.product(sizes) * (blocks + len(phase.after))
         return compact(replace(call, kernel=made, buffers=tuple(buffers), sizes=tuple(numbers), operations=operations,
                                reads=call.reads | set(partials.values())))
-
-
-def compact(call: Call) -> Call:
-    """The call without buffers that its loop addresses no more, and without loads that nobody takes."""
-    kernel = call.kernel
-    assert isinstance(kernel, LoopKernel)
-    taken = {u for s in statements(kernel) for u in uses(s)} | {a.value for p in kernel.phases for a in p.accumulators}
-    parts = [tuple(s for s in part if not isinstance(s, Load) or s.name in taken) for part in
-             (kernel.before, *(part for p in kernel.phases for part in (p.body, p.after)))]
-    used = {s.access.buffer for part in parts for s in part if isinstance(s, Load | Store)} | {b for b, _ in kernel.scratch}
-    left = [k for k, name in enumerate(kernel.buffers) if name in used]
-    new = {f"a{k}": f"a{n}" for n, k in enumerate(left)}
-
-    def named(access: Access) -> Access:
-        return replace(access, buffer=new[access.buffer])
-    parts = [tuple(replace(s, access=named(s.access)) if isinstance(s, Load | Store) else s for s in part) for part in parts]
-    buffers = tuple(call.buffers[k] for k in left)
-    made = replace(kernel, buffers=tuple(new.values()), before=parts[0], sums=tuple(map(named, kernel.sums)),
-                   phases=tuple(replace(p, body=parts[2 * k + 1], after=parts[2 * k + 2])
-                                for k, p in enumerate(kernel.phases)),
-                   scratch=tuple((new[b], n) for b, n in kernel.scratch))
-    return replace(call, kernel=made, buffers=buffers, reads=call.reads & set(buffers), writes=call.writes & set(buffers))
