@@ -117,6 +117,8 @@ def test_walks_down_the_columns(dtype, shape, monkeypatch):
     check([batch(feeds[0], *feeds[2:])], [feeds[0], *feeds[2:]], (0, 1, 7, 65, 300), [1, 1])
     sizes = (1, 65, 300)    # of nothing, the gradients divide 0 by 0 in another order
     check(gradients(batch, *feeds), feeds, sizes, [1, 1, 2, 1, 1])
+    dear = tf.tanh(feeds[0])    # waits in the result's memory for the last walk
+    check([batch(dear, *feeds[2:])], [feeds[0], *feeds[2:]], sizes, [1, 1])
     total = tf.reduce_sum(feeds[0] * feeds[1], list(range(len(shape) - 1)))
     check([total, tf.tanh(total) * feeds[2]], feeds[:3], (0, 1, 65, 300), [1])
 

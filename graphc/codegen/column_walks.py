@@ -147,7 +147,8 @@ def compact(call: Call) -> Call:
              (kernel.before, *(part for p in kernel.phases for part in (p.body, p.after)))]
     touched = [s for part in parts for s in part if isinstance(s, Load | Store)]
     own = {b for b, _ in kernel.scratch}
-    loaded = {s.access.buffer for s in touched if isinstance(s, Load)} - own
+    first = {s.access.buffer: s for s in reversed(touched)}     # what is stored first is not taken from others
+    loaded = {name for name, s in first.items() if isinstance(s, Load)} - own
     stored = {s.access.buffer for s in touched if isinstance(s, Store)} | own
     left = [k for k, name in enumerate(kernel.buffers) if name in loaded | stored]
     new = {f"a{k}": f"a{n}" for n, k in enumerate(left)}
@@ -160,6 +161,6 @@ def compact(call: Call) -> Call:
                    phases=tuple(replace(p, body=parts[2 * k + 1], after=parts[2 * k + 2])
                                 for k, p in enumerate(kernel.phases)),
                    scratch=tuple((new[b], n) for b, n in kernel.scratch))
-    reads = {b for name, b in buffers.items() if name in loaded and (b in call.reads or name not in stored)}
-    return replace(call, kernel=made, buffers=tuple(buffers.values()), reads=frozenset(reads),
+    return replace(call, kernel=made, buffers=tuple(buffers.values()),
+                   reads=frozenset(b for name, b in buffers.items() if name in loaded),
                    writes=frozenset(b for name, b in buffers.items() if name in stored))
