@@ -67,6 +67,7 @@ class _Packed:
         sizes = {b: raw[b] if _is_aligned(raw[b]) else raw[b] + ALIGNMENT - 1 for b in order}
         self.products = list(dict.fromkeys(p for s in sizes.values() for p in dims.terms(s)))
         self.signed = [dims.is_positive(dims.of_terms({p: 1})) for p in self.products]
+        self.all_signed = all(self.signed)
         self.weights = np.array([_guess(dims.of_terms({p: 1})) for p in self.products], np.float64)
         alike: dict[tuple[bool, tuple[str, ...]], list[Buffer]] = {}
         for buffer in order:  # those whose ends are no multiples of the alignment come last
@@ -115,7 +116,8 @@ class _Packed:
 
     def _at_most(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Whether a <= b for all sizes, as far as can be told. A product that may be negative must have equal coefficients."""
-        return np.all(np.where(self.signed, a <= b, a == b), axis=-1)
+        found = a <= b if self.all_signed else np.where(self.signed, a <= b, a == b)
+        return np.logical_and.reduce(found, axis=-1)
 
     def _dim(self, row: np.ndarray) -> Size:
         return dims.of_terms({p: int(c) for p, c in zip(self.products, row, strict=True)})

@@ -48,9 +48,9 @@ def joined(steps: Sequence[Step], kept: Collection[Buffer], target: Target, few:
 
 def _products(steps: Sequence[Step], loop: Call) -> list[Call]:
     """The products that a loop takes something of."""
-    before = steps[:steps.index(loop)]
+    before, reads = steps[:steps.index(loop)], loop.reads
     return [s for s in before if isinstance(s, Call) and isinstance(s.kernel, ContractKernel) and len(s.writes) == 1
-            and s.writes & loop.reads and sum(bool(s.writes & other.writes) for other in steps) == 1]
+            and not s.writes.isdisjoint(reads) and sum(not s.writes.isdisjoint(other.writes) for other in steps) == 1]
 
 
 class _Join:
