@@ -368,6 +368,8 @@ def compile_graph(store, fetches: Sequence[Node], feeds: Sequence[Node], arrays:
         return Interpreted(store, graph, meaning(graph, name))
     if options.device != "cpu":
         raise report(CompileError, f"there is no device {options.device!r}", rule="the devices are cpu and numpy")
+    if options.front_end not in ("graphc", "numba"):
+        raise report(CompileError, f"there is no front end {options.front_end!r}", rule="the front ends are graphc and numba")
     batches = named_batches(graph)
     if not batches:
         return _compiled(store, graph, name, arrays, frozenset())

@@ -43,6 +43,7 @@ class Options:
     dump     GRAPHC_DUMP    folder that gets one folder per compile, with the IR after each pass and kernel sources
     check    GRAPHC_CHECK   1 verify after each pass, 2 also compare values with the interpreter on the real feeds
     device   GRAPHC_DEVICE  "cpu" compiles, "numpy" interprets
+    front_end  GRAPHC_FRONT_END  what reads the loops of kernels: "graphc", or "numba", which takes longer
     skip     GRAPHC_SKIP    names of passes to leave out
     explain  GRAPHC_EXPLAIN any of "fuse", "memory": why a decision was made
     cache        GRAPHC_CACHE        whether compiled programs are kept for later processes; 0 is no
@@ -56,6 +57,7 @@ class Options:
         self.dump = os.environ.get("GRAPHC_DUMP", "")
         self.check: int = _number("GRAPHC_CHECK")
         self.device = os.environ.get("GRAPHC_DEVICE", "cpu")
+        self.front_end = os.environ.get("GRAPHC_FRONT_END", "graphc")
         self.skip: tuple[str, ...] = _words("GRAPHC_SKIP")
         self.explain: tuple[str, ...] = _words("GRAPHC_EXPLAIN")
         self.cache = os.environ.get("GRAPHC_CACHE", "1") != "0"

@@ -43,7 +43,7 @@ class KeptGraph:
         self.graph = graph
         self.form = Canonical(graph)
         small = ",".join(sorted(self.form.dims.get(name, name) for name in few))
-        self.key = _digest(fingerprint(), ",".join(options.skip), small, self.form.text)
+        self.key = _digest(fingerprint(), ",".join(options.skip), options.front_end, small, self.form.text)
 
     def load(self) -> tuple[dict, list[bytes]] | None:
         """The document that is kept for the graph. Where its program depends on the elements of large constants, those are a

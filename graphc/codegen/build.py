@@ -56,7 +56,7 @@ def lower(graph: Graph, target: Target | None = None) -> tuple[Lowered, Plan]:
     return lowered, Planner(lowered, copy).plan()
 
 
-_compiled: dict[tuple[Kernel, int], tuple[str, bytes]] = {}
+_compiled: dict[tuple[Kernel, int, str], tuple[str, bytes]] = {}
 _compiling = threading.Lock()
 
 
@@ -137,8 +137,8 @@ def compile_kernel(kernel: Kernel) -> tuple[str, bytes]:
     return _compiled[_key(kernel)]
 
 
-def _key(kernel: Kernel) -> tuple[Kernel, int]:
-    return kernel, cpu_target().vector_bytes
+def _key(kernel: Kernel) -> tuple[Kernel, int, str]:
+    return kernel, cpu_target().vector_bytes, options.front_end
 
 
 def build(graph: Graph, dump: Path | None = None, few: frozenset[str] = frozenset()) -> Program:

@@ -1,4 +1,5 @@
-"""Kernel source to LLVM text: the loops straight from the source, or a routine by Numba's front end; the tracer for bodies.
+"""Kernel source to LLVM text: the tracer for bodies; for what is around them, `skeleton.py`, or Numba's front end if that was
+asked for, and always for routines.
 
 Of the text `host.optimised_object` makes an object file.
 """
@@ -7,9 +8,11 @@ from __future__ import annotations
 import ast
 import hashlib
 import linecache
+from typing import Any
 
 from graphc.codegen.cpu.glue import Code, arg, splat, traced
 from graphc.codegen.cpu.source import KernelSource
+from graphc.config import options
 
 UNNAMED = "graphc_kernel_without_a_name"
 
@@ -21,21 +24,25 @@ def llvm_text(source: KernelSource) -> tuple[str, str]:
     """
     *bodies, kernel = _parsed(source).body
     assert isinstance(kernel, ast.FunctionDef)
-    if source.is_skeleton:
+    if source.is_skeleton and options.front_end == "graphc":
         from graphc.codegen.cpu.skeleton import unoptimised
         text = unoptimised(kernel, _codes(source, _executed(source, bodies)), UNNAMED)
     else:
-        from graphc.codegen.cpu import front_end, pointers
+        from graphc.codegen.cpu import front_end
+        from graphc.codegen.cpu.intrinsics import as_intrinsic
         space = _executed(source, [*bodies, kernel])
-        space |= {name: make(space) for name, make in source.tiles.items()} | {"arg": pointers.arg}
+        space |= {name: as_intrinsic(code, source.lanes) if isinstance(code, Code) else code
+                  for name, code in _codes(source, space).items()}
         text = front_end.unoptimised(space["kernel"], UNNAMED)
     readable = "".join(c if c.isalnum() else "_" for c in source.name)
     symbol = f"graphc_{readable}_{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     return symbol, text.replace(UNNAMED, symbol)
 
 
-def _codes(source: KernelSource, space: dict) -> dict[str, Code]:
-    """What the kernel calls by name, made of the functions that its source defines."""
+def _codes(source: KernelSource, space: dict) -> dict[str, Any]:
+    """What the kernel calls by name, made of the functions that its source defines: a Code each, but a routine calls
+    intrinsics of Numba.
+    """
     codes = {name: traced(space[body], source.lanes, results, constants, wide)
              for name, (body, results, constants, wide) in source.traced.items()}
     codes |= {name: splat(dtype, source.lanes, value) for name, (dtype, value) in source.splats.items()}

@@ -1,10 +1,10 @@
-"""Numba's front end for routines: a Python function to LLVM text, with as little of Numba as that needs.
+"""Numba's front end: a Python function to LLVM text, with as little of Numba as that needs.
 
-A routine is scalar code as an op's author writes it. Numba reads its bytecode, infers the types and lowers each
-instruction. What it would do besides is left out: the pipeline between these three serves closures, array expressions and
-exceptions; the contexts hold the builtin declarations alone, not those of arrays and strings, among which every operator would
-be looked up; variables are freed by nobody; and the function is a plain C one. No call of LLVM is made here, so that another
-thread may be in it. Importing this imports Numba.
+It is for routines, scalar code as an op's author writes it, and for the loops of other kernels if asked. Numba reads the
+bytecode, infers the types and lowers each instruction. What it would do besides is left out: the pipeline between these three
+serves closures, array expressions and exceptions; the contexts hold the builtin declarations alone, not those of arrays and
+strings, among which every operator would be looked up; variables are freed by nobody; and the function is a plain C one. No
+call of LLVM is made here, so that another thread may be in it. Importing this imports Numba.
 """
 from __future__ import annotations
 

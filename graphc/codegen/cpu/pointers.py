@@ -7,7 +7,6 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from graphc.codegen.cpu import glue
 from graphc.codegen.cpu.simd import Tracer
 from graphc.codegen.cpu.simd_core import F64, I32, I64, POINTER, Int
 
@@ -104,11 +103,3 @@ def _bits(builder, kind, value):
     if value.type.width == 64:
         return value
     return (builder.sext if getattr(kind, "signed", False) else builder.zext)(value, I64)
-
-
-@intrinsic
-def arg(typing, table, index):
-    """Word `index` of a table of i64: an address or a size."""
-    def codegen(context, builder, signature, values):
-        return glue.arg.emit(builder, (), values)[0]
-    return types.intp(types.intp, types.intp), codegen
