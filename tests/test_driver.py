@@ -317,6 +317,32 @@ def test_set_num_threads_waits_for_the_run(kernels, team):
 
 # How many threads.
 
+def test_a_trial_with_a_new_answer_is_repeated_soon(kernels, team):
+    """What one trial found may have been a disturbance; `mark` tells how many threads a run has."""
+    team(2)
+    seen = np.zeros(4, np.int64)
+    program = Program(kernels)
+    program.add(mark, seen)
+    frame = program.frame(threads=2)
+    call, never = driver.bind(frame), 1 << 60
+    frame[FrameWord.PERIOD], frame[FrameWord.PAYS] = layout.SHORT_PERIOD, 1
+
+    def end_of_trial(team_time):
+        frame[FrameWord.TRIAL] = 2 * layout.TRIAL_RUNS - 1
+        frame[FrameWord.TEAM_TIME], frame[FrameWord.ALONE_TIME] = team_time, 1
+        seen[:] = 0
+        assert call() == Result.OK and seen.tolist() == [1, 0, 0, 0]     # the last run of a trial is one without others
+        seen[:] = 0
+        assert call() == Result.OK
+        return int(seen[1] == 2), int(frame[FrameWord.PERIOD])
+    short, long = layout.SHORT_PERIOD, layout.LONG_PERIOD
+    assert [end_of_trial(t) for t in (0, 0, never, never, 0, 0)] == \
+        [(1, 2 * short), (1, 4 * short), (0, short), (0, 2 * short), (1, short), (1, 2 * short)]
+    assert [end_of_trial(0) for _ in range(3)] == [(1, 4 * short), (1, long), (1, long)]
+    frame[FrameWord.TRIAL] = long - 1
+    assert call() == Result.OK and frame[FrameWord.TRIAL] == 0
+
+
 def test_number_of_threads(monkeypatch, team):
     monkeypatch.setenv("GRAPHC_NUM_THREADS", "3")
     assert threads.num_threads() == 3

@@ -12,7 +12,8 @@ from graphc.runtime.layout import (
     ARRAY_FLAGS,
     ARRAY_NDIM,
     C_CONTIGUOUS,
-    TRIAL_PERIOD,
+    LONG_PERIOD,
+    SHORT_PERIOD,
     TRIAL_RUNS,
     TYPE_OF_OBJECT,
     WARM_UP,
@@ -93,12 +94,14 @@ def team_pays(c, frame):
         c.return_(1)
     with c.if_(number < 2 * TRIAL_RUNS):
         c.return_(0)
-    c.return_((frame[FrameWord.TEAM_TIME] <= frame[FrameWord.ALONE_TIME]).choose(1, 0))
+    c.return_(frame[FrameWord.PAYS])
 
 
 @native_inline
 def learn(c, frame, time):
-    """Count the run, and add its time to those of its kind; the first of a kind only warm up."""
+    """Count the run, and add its time to those of its kind; the first of a kind only warm up. A trial that says something new
+    may have been disturbed: the next one comes soon.
+    """
     number = frame[FrameWord.TRIAL]
     with c.if_(number < 0):
         c.return_()
@@ -109,7 +112,13 @@ def learn(c, frame, time):
         frame[FrameWord.TEAM_TIME] = frame[FrameWord.TEAM_TIME] + time
     with c.if_((number >= TRIAL_RUNS + WARM_UP) & (number < 2 * TRIAL_RUNS)):
         frame[FrameWord.ALONE_TIME] = frame[FrameWord.ALONE_TIME] + time
-    frame[FrameWord.TRIAL] = (number + 1 < TRIAL_PERIOD).choose(number + 1, 0)
+    with c.if_(number == 2 * TRIAL_RUNS - 1):
+        pays = (frame[FrameWord.TEAM_TIME] <= frame[FrameWord.ALONE_TIME]).choose(1, 0)
+        period = frame[FrameWord.PERIOD] * 2
+        longer = (period < LONG_PERIOD).choose(period, LONG_PERIOD)
+        frame[FrameWord.PERIOD] = (pays == frame[FrameWord.PAYS]).choose(longer, SHORT_PERIOD)
+        frame[FrameWord.PAYS] = pays
+    frame[FrameWord.TRIAL] = (number + 1 < frame[FrameWord.PERIOD]).choose(number + 1, 0)
 
 
 # Variables: many runs may read them at once, or one may write. A run that may not begin steps back at once; waiting is

@@ -5,7 +5,8 @@ Addresses are plain integers.  Python fills the tables; the native code of `engi
 """
 from enum import IntEnum, IntFlag
 
-TRIAL_RUNS, WARM_UP, TRIAL_PERIOD = 8, 2, 512   # runs of each kind in a trial, of them not timed, runs between trials
+TRIAL_RUNS, WARM_UP = 8, 2      # runs of each kind in a trial of whether other threads pay, of them not timed
+SHORT_PERIOD, LONG_PERIOD = 64, 512     # runs to the next trial after one with a new answer, and after many with the same
 
 # Byte offsets in CPython's and NumPy's objects; `driver.check_array_layout` compares them with a real array.
 TYPE_OF_OBJECT = 8
@@ -36,7 +37,9 @@ class FrameWord:
     BUSY_AT = 21         # address of the word that says `Busy`: BUSY, unless frames share an arena and so a word
     LOOKED = 22          # clock at which a loop last looked whether the user wants to stop
     SPAN = 23            # bytes from the words of thread 0 to those of thread 1, to those of thread 2 ...: see `ShareWord`
-    SIZE = 24
+    PAYS = 24            # 1 if other threads paid in the last trial, or, before the first, are thought to
+    PERIOD = 25          # runs from this trial to the next
+    SIZE = 26
 
 
 class AccessWord:

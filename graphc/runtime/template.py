@@ -14,7 +14,7 @@ from graphc.errors import ParseError, report
 from graphc.program import Program, array_dtype
 from graphc.runtime import driver
 from graphc.runtime.formulas import Words
-from graphc.runtime.layout import TRIAL_PERIOD, ArgumentFlag, ArgumentWord, FrameWord, RecordFlag, RecordWord
+from graphc.runtime.layout import SHORT_PERIOD, ArgumentFlag, ArgumentWord, FrameWord, RecordFlag, RecordWord
 
 RUNS_ALONE = 32
 BLANKS, BLANK_WORDS = 8, 4096   # frames made in advance, and words of all together at most
@@ -22,8 +22,8 @@ KEPT_PATTERNS = 64      # of records that one thread does alone: sizes that are 
 CONTROL = {k: int(RecordFlag[k.upper()]) for k in ("loop", "next", "unless", "jump", "meet")}
 CONTROL |= {k: int(RecordFlag.SHARE) | CONTROL[kind] for k, kind in (("share", "loop"), ("part", "next"), ("join", "meet"))}
 CONTROL_FLAGS = int(RecordFlag.LOOP | RecordFlag.NEXT | RecordFlag.UNLESS | RecordFlag.JUMP | RecordFlag.MEET)
-BUSY_AT, ERROR, THREADS, RELEASE_GIL, TRIAL, TEAM_TIME = map(int, (
-    FrameWord.BUSY_AT, FrameWord.ERROR, FrameWord.THREADS, FrameWord.RELEASE_GIL, FrameWord.TRIAL, FrameWord.TEAM_TIME))
+BUSY_AT, ERROR, THREADS, RELEASE_GIL, TRIAL, PAYS = map(int, (
+    FrameWord.BUSY_AT, FrameWord.ERROR, FrameWord.THREADS, FrameWord.RELEASE_GIL, FrameWord.TRIAL, FrameWord.PAYS))
 
 Blank = tuple[driver.Frame, Callable, memoryview]   # a frame, its bound call, and its words
 
@@ -109,6 +109,7 @@ class Template:
         self._point(FrameWord.ARGUMENTS, self.descriptors)
         self.block[FrameWord.ARGUMENT_COUNT] = arguments
         self.block[FrameWord.COUNTER] = counter
+        self.block[FrameWord.PERIOD] = SHORT_PERIOD
         self.block[FrameWord.ACCESS] = access
         self.block[FrameWord.WRITES] = writes
 
@@ -124,7 +125,7 @@ class Template:
         frame, call, words = (self.blanks.get(copies) or self._prepare(copies)).pop()
         words[BUSY_AT], words[ERROR] = lane
         words[THREADS], words[RELEASE_GIL] = threads, release_gil
-        words[TRIAL], words[TEAM_TIME] = (TRIAL_PERIOD - RUNS_ALONE, 1) if alone_first else (0, 0)
+        words[TRIAL], words[PAYS] = (SHORT_PERIOD - RUNS_ALONE, 0) if alone_first else (0, 1)
         words[self.flag_words] = flags
         try:
             self.fill(words[self.table:], counted, arena, lane[1], *sizes)
