@@ -46,6 +46,16 @@ class Blocks:
         for room, access in self.loads:
             s.line(f"{room} = {room}_start - {_width(access)} * ({self.turned} * {self.lanes} + {self.axis})")
 
+    def walk(self, s: Skeleton, fill: Body, each: Body, stop: str) -> None:
+        """The lines that turn a block, `along` by `across` elements, and do `each` up to `stop`; whole blocks unmasked."""
+        for start, count in ((f"if across >= {self.lanes} and along == {self.lanes}:", None), ("else:", "across")):
+            s.open(start)
+            s.call(fill, count=count)
+            s.loop(self.turned, self.turned, stop)
+            s.call(each, count=count)
+            s.close()
+            s.close()
+
     def body(self, name: str, integers: Sequence[str]) -> Body:
         """What reads and turns a block for each load: `along` elements along `turned`, `count` along the axis (None: all)."""
         lines = [f"turn_{a.dtype}({a.buffer}, {place(a.offset, a.strides)}, {a.stride(self.axis)}, {room}_start, along, count)"

@@ -195,10 +195,4 @@ def _pack_blocks(s: Skeleton, blocks: Blocks, body: Body, integers: Sequence[str
     s.minimum("along", f"{k[1]} - k", str(lanes))
     blocks.locate(s)
     s.line("block_stop = k + along")
-    for start, count in ((f"if across >= {lanes} and along == {lanes}:", None), ("else:", "across")):
-        s.open(start)
-        s.call(fill, count=count)
-        s.loop("k", "k", "block_stop")
-        s.call(body, count=count)
-        s.close()
-        s.close()
+    blocks.walk(s, fill, body, "block_stop")

@@ -192,13 +192,7 @@ class LoopEmitter:
         s.minimum("along", f"{length} - {turned}", str(lanes))
         blocks.locate(s)
         s.line(f"stop = {turned} + along")
-        for start, count in ((f"if across >= {lanes} and along == {lanes}:", None), ("else:", "across")):
-            s.open(start)
-            s.call(fill, count=count)
-            s.loop(turned, turned, "stop")
-            s.call(each, count=count)
-            s.close()
-            s.close()
+        blocks.walk(s, fill, each, "stop")
         self.rooms = blocks.rooms
 
     def vectors_of(self, axis: str, first: str, last: str, body: Body, wide: Body | None, suffix: str = "",
